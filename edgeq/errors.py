@@ -13,8 +13,8 @@
         │   └── LinkError      the line to the board
         └── OutputError        a place that cannot be written
 
-`code` is stable and in kebab-case (`model-not-found`): scripts may depend on it. The command line renders an error once;
-with `--json` the same fields are printed as a document.
+`code` is stable and in kebab-case (`model-not-found`): scripts may depend on it. The command line renders an error
+once; with `--json` the same fields are printed as a document.
 """
 
 from __future__ import annotations

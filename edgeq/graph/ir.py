@@ -55,7 +55,8 @@ class TensorType(Enum):
     @property
     def bits(self) -> int | None:
         """Bits an element takes in the file."""
-        return self.value[2]
+        bits: int | None = self.value[2]
+        return bits
 
 
 @dataclass(frozen=True, slots=True)
