@@ -1,0 +1,55 @@
+# Two commands: `make demo` shows what EdgeQ does, `make test` proves it. Each sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+APT    := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+
+.PHONY: demo test test-slow lint bench bench-mcu bench-quant bench-coral system clean
+
+demo: $(VENV)/.demo
+	$(BIN)/edgeq demo
+
+test: $(VENV)/.dev system lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev system
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+bench: bench-mcu bench-quant bench-coral
+
+bench-mcu: $(VENV)/.dev system
+	$(BIN)/python benchmarks/mcu.py
+
+bench-quant: $(VENV)/.dev
+	$(BIN)/python benchmarks/quant.py
+
+bench-coral: $(VENV)/.dev
+	$(BIN)/python benchmarks/coral.py $(or $(MAPPING),../shared/coral/edgetpu_mapping.json)
+
+# Compiler and emulator for microcontrollers, where they can be installed; tests that need them say so otherwise.
+system:
+	@missing=; for tool in arm-none-eabi-gcc qemu-system-arm; do command -v $$tool >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) >/dev/null; \
+	fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[convert,mcu,demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) .edgeq build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
