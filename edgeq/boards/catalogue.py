@@ -57,12 +57,14 @@ def list_boards() -> tuple[Board, ...]:
     return tuple(load_board_file(path) for path in board_files().values())
 
 
-def load_board(board: str | Path) -> Board:
-    """The profile with an id, or in a file (a path, or a name that ends in .toml).
+def load_board(board: Board | str | Path) -> Board:
+    """The profile with an id, or in a file (a path, or a name that ends in .toml); a Board is returned as it is.
 
     BoardError `board-unknown`, `board-file-not-found`, `board-file-invalid`; `board-ambiguous` for the alias `pi`,
     which needs the device's answer (`board_of_model`).
     """
+    if isinstance(board, Board):
+        return board
     if isinstance(board, Path) or board.endswith(".toml"):
         return load_board_file(Path(board))
     if board == "pi":

@@ -1,0 +1,81 @@
+"""Graph x Board -> CheckReport. Pure: nothing is generated, executed or read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeq.boards.profile import Board
+from edgeq.checks.findings import CheckReport, Finding, Placement, Use
+from edgeq.checks.fit import memory_findings, memory_of
+from edgeq.checks.rules import Model, run_rules
+from edgeq.codegen.plan import Plan, plan
+from edgeq.errors import ModelError
+from edgeq.graph.ir import Graph, Tensor
+from edgeq.measure import Quantity, Unknown
+
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+def check(graph: Graph, board: Board) -> CheckReport:
+    """Will every operator run where the user thinks it runs, does it fit, how fast, and if not, what to change."""
+    findings = list(run_rules(Model(graph, board)))
+    placements: tuple[Placement, ...] = ()
+    memory: tuple[Use, ...] = ()
+    latency: Quantity = Unknown("there is no basis for an estimate on this board")
+    if board.executor("generated-c"):
+        blocked = {f.operator for f in findings if f.rule == "operator-not-supported" and f.operator is not None}
+        plan = None if blocked else _plan(graph, board, findings)
+        placements = _generated(graph, plan, blocked)
+        if plan is not None:
+            memory = memory_of(plan, board)
+            findings.extend(memory_findings(memory, board))
+    findings.sort(key=lambda f: (_ORDER[f.severity], -1 if f.operator is None else f.operator))
+    return CheckReport(
+        board=board.id,
+        board_name=board.name,
+        model=graph.name,
+        model_sha256=graph.digest,
+        findings=tuple(findings),
+        placements=placements,
+        memory=memory,
+        latency=latency,
+    )
+
+
+def _plan(graph: Graph, board: Board, findings: list[Finding]) -> Plan | None:
+    """The compile plan; where there is none although each operator is supported, the reason is a finding."""
+    try:
+        return plan(graph, board)
+    except ModelError as error:
+        findings.append(
+            Finding(
+                rule=error.code,
+                severity="error",
+                sentence=error.what,
+                found=error.why or error.where or "",
+                remedy=error.try_[0] if error.try_ else None,
+            )
+        )
+        return None
+
+
+def _generated(graph: Graph, plan: Plan | None, blocked: set[int]) -> tuple[Placement, ...]:
+    """One placement for each step of the plan, or, without a plan, for each operator."""
+    if plan is None:
+        return tuple(
+            _placement(graph.tensors[op.outputs[0]], op.index, op.custom_code or op.name, None)
+            if op.index in blocked
+            else _placement(graph.tensors[op.outputs[0]], op.index, op.name, "supported")
+            for op in graph.operators
+            if op.outputs
+        )
+    tensors = plan.graph.tensors
+    return tuple(
+        replace(_placement(tensors[step.outputs[0]], step.operator, step.name, step.kernel), macs=step.macs)
+        for step in plan.steps
+    )
+
+
+def _placement(output: Tensor, operator: int, name: str, status: str | None) -> Placement:
+    executor = "none" if status is None else "generated-c"
+    return Placement(operator, name, output.name, output.shape, output.type.name, executor, status or "not supported")

@@ -1,0 +1,256 @@
+"""The rules. A rule is a function whose docstring is the user's sentence; the tables of the manual come from here.
+
+    @rule("float-input", "warning", "generated-c", remedy="Convert with --io int8.", fixable=True)
+    def float_input(model: Model) -> Iterator[Found]:
+        \"\"\"A float input is quantized on the device at every inference.\"\"\"
+        ...
+
+A rule yields one Found for each place it applies to, with the value found there, and nothing where all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from inspect import getdoc
+
+from edgeq.boards.profile import Board
+from edgeq.checks.findings import Finding, Severity
+from edgeq.graph.ir import Graph, Operator, TensorType
+
+FLOATS = (TensorType.FLOAT32, TensorType.FLOAT16, TensorType.FLOAT64, TensorType.BFLOAT16)
+QUANTIZED = (TensorType.INT8, TensorType.UINT8, TensorType.INT16, TensorType.INT4)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a rule sees."""
+
+    graph: Graph
+    board: Board
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A place where a rule applies; `remedy` overrides the rule's own."""
+
+    value: str
+    operator: Operator | None = None
+    tensor: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as registered; `executors` are the kinds of executor whose boards it concerns."""
+
+    id: str
+    severity: Severity
+    executors: frozenset[str]
+    sentence: str
+    remedy: str | None
+    fixable: bool
+    function: Callable[[Model], Iterable[Found]]
+
+    def findings(self, model: Model) -> Iterator[Finding]:
+        for found in self.function(model):
+            yield Finding(
+                rule=self.id,
+                severity=self.severity,
+                sentence=self.sentence,
+                found=found.value,
+                operator=None if found.operator is None else found.operator.index,
+                name=None if found.operator is None else found.operator.custom_code or found.operator.name,
+                tensor=found.tensor,
+                remedy=found.remedy or self.remedy,
+                fixable=self.fixable,
+            )
+
+
+RULES: dict[str, Rule] = {}
+ALL = ("generated-c", "litert-xnnpack", "edge-tpu", "ethos-u")
+
+
+def rule(
+    id_: str, severity: Severity, *executors: str, remedy: str | None = None, fixable: bool = False
+) -> Callable[[Callable[[Model], Iterable[Found]]], Callable[[Model], Iterable[Found]]]:
+    """Register a rule for boards with one of the executors (default: all)."""
+
+    def register(function: Callable[[Model], Iterable[Found]]) -> Callable[[Model], Iterable[Found]]:
+        sentence = " ".join((getdoc(function) or "").split())
+        if id_ in RULES or not sentence:
+            raise ValueError(f"rule {id_} is registered twice or has no sentence")
+        RULES[id_] = Rule(id_, severity, frozenset(executors or ALL), sentence, remedy, fixable, function)
+        return function
+
+    return register
+
+
+def run_rules(model: Model) -> tuple[Finding, ...]:
+    """The findings of every rule that concerns the board's executors."""
+    kinds = {executor.kind for executor in model.board.executors}
+    return tuple(finding for one in RULES.values() if one.executors & kinds for finding in one.findings(model))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "scalar"
+
+
+@rule(
+    "operator-not-supported",
+    "error",
+    "generated-c",
+)
+def operator_not_supported(model: Model) -> Iterator[Found]:
+    """Every operator must be one that EdgeQ can compile to C, with these types, shapes and options."""
+    from edgeq.codegen.plan import unsupported
+
+    for operator, reason, try_ in unsupported(model.graph):
+        output = model.graph.tensors[operator.outputs[0]] if operator.outputs else None
+        yield Found(
+            f"version {operator.version}: {reason}", operator, None if output is None else output.name, try_ or None
+        )
+
+
+@rule(
+    "custom-operator",
+    "error",
+    "litert-xnnpack",
+    remedy="Convert without SELECT_TF_OPS, or replace the layer by built-in operators.",
+)
+def custom_operator(model: Model) -> Iterator[Found]:
+    """The LiteRT wheel has no custom operators besides TFLite_Detection_PostProcess, and no Flex operators."""
+    if model.board.executor("generated-c"):
+        return
+    for operator in model.graph.operators:
+        code = operator.custom_code
+        if code and code != "TFLite_Detection_PostProcess" and not code.startswith("edgetpu-custom-op"):
+            yield Found(code, operator)
+
+
+@rule(
+    "dynamic-shape",
+    "warning",
+    remedy="Fix every dimension when you convert: batch 1, sequence length constant.",
+    fixable=True,
+)
+def dynamic_shape(model: Model) -> Iterator[Found]:
+    """A dimension that is only known at run time is taken as the file's placeholder, batch as 1."""
+    for index in model.graph.inputs:
+        tensor = model.graph.tensors[index]
+        if -1 in tensor.shape_signature:
+            yield Found(_shape(tensor.shape_signature).replace("-1", "?"), tensor=tensor.name)
+
+
+@rule("float-model", "warning", remedy="Quantize the model: edgeq convert MODEL --data DATA.")
+def float_model(model: Model) -> Iterator[Found]:
+    """A float model takes four times the memory of an int8 one, and accelerators leave it on the CPU."""
+    graph = model.graph
+    weights = [t for t in graph.tensors if t.data is not None and t.elements > 1]
+    heavy = sum(t.size_bytes for t in weights if t.type in FLOATS)
+    if heavy > sum(t.size_bytes for t in weights) / 2:
+        yield Found(f"{heavy:,} bytes of float constants")
+
+
+@rule(
+    "float-input",
+    "warning",
+    "generated-c",
+    "edge-tpu",
+    "ethos-u",
+    remedy="Use int8 inputs: edgeq convert --io int8.",
+    fixable=True,
+)
+def float_input(model: Model) -> Iterator[Found]:
+    """A float input of a quantized model takes four times the memory, and is quantized on the device each time."""
+    quantize = {op.inputs[0]: op for op in model.graph.operators if op.name == "QUANTIZE"}
+    for index in model.graph.inputs:
+        tensor = model.graph.tensors[index]
+        if tensor.type in FLOATS and index in quantize:
+            yield Found(f"{tensor.type.name} {_shape(tensor.shape)}", quantize[index], tensor.name)
+
+
+@rule(
+    "float-output",
+    "warning",
+    "generated-c",
+    "edge-tpu",
+    "ethos-u",
+    remedy="Use int8 outputs: edgeq convert --io int8.",
+    fixable=True,
+)
+def float_output(model: Model) -> Iterator[Found]:
+    """A float output of a quantized model is computed on the device each time; the int8 value and its scale suffice."""
+    for operator in model.graph.operators:
+        if operator.name == "DEQUANTIZE" and operator.outputs[0] in model.graph.outputs:
+            tensor = model.graph.tensors[operator.outputs[0]]
+            if not model.graph.tensors[operator.inputs[0]].is_constant:
+                yield Found(f"{tensor.type.name} {_shape(tensor.shape)}", operator, tensor.name)
+
+
+@rule(
+    "float-island", "warning", remedy="Replace the layer by one with an int8 kernel, or let it stay float on purpose."
+)
+def float_island(model: Model) -> Iterator[Found]:
+    """An operator computes in float inside a quantized model: slow without an FPU, and on no accelerator."""
+    graph = model.graph
+    quantized = any(t.type in QUANTIZED and t.quantization and not t.is_constant for t in graph.tensors)
+    if not quantized:
+        return
+    for operator in graph.operators:
+        if operator.name in ("QUANTIZE", "DEQUANTIZE", "CUSTOM", "CAST"):
+            continue
+        types = [graph.tensors[i].type for i in (*operator.inputs, *operator.outputs) if i >= 0]
+        if any(t in FLOATS for t in types):
+            tensor = graph.tensors[operator.outputs[0]]
+            yield Found(f"{tensor.type.name} {_shape(tensor.shape)}", operator, tensor.name)
+
+
+@rule("float-without-fpu", "warning", "generated-c", remedy="Quantize the model, or take a board with an FPU.")
+def float_without_fpu(model: Model) -> Iterator[Found]:
+    """The board's core has no floating-point unit; each float operation is a library call of some 50 instructions."""
+    features = set(model.board.core.features)
+    if features & {"fpu-sp", "fpu-dp"} or model.board.core.architecture == "host":
+        return
+    graph = model.graph
+    heavy = [
+        op
+        for op in graph.operators
+        if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV")
+        and graph.tensors[op.outputs[0]].type in FLOATS
+    ]
+    if heavy:
+        yield Found(f"{len(heavy)} float operators with multiplications", heavy[0])
+
+
+@rule("redundant-requantize", "note", remedy="Remove the pair; the scales are equal.", fixable=True)
+def redundant_requantize(model: Model) -> Iterator[Found]:
+    """A QUANTIZE changes neither type nor scale nor zero point, so it copies for nothing."""
+    for operator in model.graph.operators:
+        if operator.name != "QUANTIZE":
+            continue
+        source, result = (model.graph.tensors[i] for i in (operator.inputs[0], operator.outputs[0]))
+        if source.type is result.type and source.quantization == result.quantization:
+            yield Found(f"{source.type.name} {_shape(source.shape)}", operator, result.name)
+
+
+@rule(
+    "rare-activation",
+    "note",
+    "edge-tpu",
+    "generated-c",
+    remedy="Replace SWISH (x * sigmoid(x)) by HARD_SWISH or RELU6.",
+)
+def rare_activation(model: Model) -> Iterator[Found]:
+    """SWISH becomes LOGISTIC and MUL: two passes over the tensor where HARD_SWISH or RELU6 is one, or none."""
+    consumers = model.graph.consumers()
+    count = 0
+    first: Operator | None = None
+    for operator in model.graph.operators:
+        if operator.name == "LOGISTIC":
+            partners = consumers.get(operator.outputs[0], [])
+            if len(partners) == 1 and partners[0].name == "MUL" and operator.inputs[0] in partners[0].inputs:
+                count += 1
+                first = first or operator
+    if count:
+        yield Found(f"{count} pairs of LOGISTIC and MUL", first)

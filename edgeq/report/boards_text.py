@@ -1,0 +1,84 @@
+"""Board profiles as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeq.boards.profile import Board, EdgeTpu, EthosU, Executor, GeneratedC
+
+
+def bytes_text(size: int) -> str:
+    """A size as people write it: 256 KiB, 1 MiB, 1.5 MiB, 490 B."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} B"
+
+
+def executor_text(executor: Executor) -> str:
+    """An executor with its version."""
+    if isinstance(executor, GeneratedC):
+        return f"generated C ({', '.join(executor.kernels)} kernels)"
+    if isinstance(executor, EdgeTpu):
+        return f"Edge TPU (compiler {executor.compiler}, runtime {executor.runtime_version}, {executor.bus})"
+    if isinstance(executor, EthosU):
+        return f"{executor.accelerator} ({executor.system_config}, {executor.memory_mode})"
+    return f"{executor.package} {executor.version} with XNNPACK"
+
+
+def _clock(board: Board) -> str:
+    return "" if board.core.clock_hz is None else f"{board.core.clock_hz / 1e6:g} MHz"
+
+
+def _total(board: Board, kind: str) -> str:
+    sizes = [region.size_bytes for region in board.memory if region.kind == kind]
+    return bytes_text(sum(sizes)) if sizes else ""
+
+
+def render_list(console: Console, boards: Sequence[Board]) -> None:
+    """One line a board."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("board", "name", "core", "clock", "flash", "ram", "flashed by"):
+        table.add_column(column, justify="right" if column in ("clock", "flash", "ram") else "left", no_wrap=True)
+    for board in boards:
+        count = f"{board.core.count} x " if board.core.count > 1 else ""
+        table.add_row(
+            board.id,
+            escape(board.name),
+            f"{count}{board.core.name}",
+            _clock(board),
+            _total(board, "flash"),
+            _total(board, "ram"),
+            board.flash.method,
+        )
+    console.print(table)
+
+
+def render_board(console: Console, board: Board) -> None:
+    """Everything a profile says, with sources."""
+    console.print(f"[bold]{board.id}[/]  {escape(board.name)}")
+    features = f" with {', '.join(board.core.features)}" if board.core.features else ""
+    clock = f" at {_clock(board)}" if board.core.clock_hz else ""
+    console.print(f"core       {board.core.count} x {board.core.name} ({board.core.architecture}){features}{clock}")
+    console.print(f"           [dim]{escape(board.core.source)}[/]")
+    for region in board.memory:
+        reserved = f", {bytes_text(region.reserved_bytes)} reserved" if region.reserved_bytes else ""
+        slow = ", slow" if region.speed == "slow" else ""
+        place = f"{bytes_text(region.size_bytes)} at 0x{region.start:08x}"
+        console.print(f"{region.kind:<10} {escape(region.name)}: {place}{reserved}{slow}")
+        console.print(f"           [dim]{escape(region.source)}[/]")
+    for executor in board.executors:
+        console.print(f"executor   {escape(executor_text(executor))}")
+        if not isinstance(executor, GeneratedC):
+            console.print(f"           [dim]{escape(executor.source)}[/]")
+    console.print(f"flash      {board.flash.method}{f' ({board.flash.target})' if board.flash.target else ''}")
+    console.print(f"link       {board.link.kind}{f', {board.link.baud} baud' if board.link.baud else ''}")
+    if board.virtual is not None:
+        machine = f" -machine {board.virtual.machine}" if board.virtual.machine else ""
+        console.print(f"runs in    {board.virtual.emulator}{machine}; its timer counts {board.timer}")
+    if board.notes:
+        console.print(f"note       {escape(board.notes)}")
