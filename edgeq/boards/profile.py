@@ -236,8 +236,8 @@ class Link(_Table):
 class Linux(_Table):
     """What identifies a board that runs Linux."""
 
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Beginnings of `/proc/device-tree/model`."""
+    models: tuple[str, ...] = ()
+    """Beginnings of `/proc/device-tree/model`; empty where that does not tell the board."""
 
 
 class Board(_Table):
