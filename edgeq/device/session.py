@@ -1,7 +1,7 @@
 """A conversation with the agent on a board: one request at a time, repeated until a reply comes, never executed twice.
 
 Each cause of failure is an error of its own: no-answer, corrupted-frames, board-reset, board-fault, session-taken,
-agent-version, agent-error, wrong-board, wrong-model, model-failed, run-stalled, and the ports' own (`edgeq.device.ports`).
+agent-version, agent-error, wrong-board, wrong-model, model-failed, run-stalled, and the ports' own codes.
 """
 
 from __future__ import annotations
