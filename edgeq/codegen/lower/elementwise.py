@@ -1,0 +1,209 @@
+"""Element-wise operators of two broadcast inputs: ADD, SUB, MUL, MAXIMUM, MINIMUM, SQUARED_DIFFERENCE, PRELU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import numpy as np
+
+from edgeq.codegen.lower.common import (
+    SUFFIX,
+    activation_range,
+    activations,
+    c_type,
+    in_place,
+    multiplier,
+    pointer,
+    require,
+    same_type,
+    scale,
+    strides,
+    zero_point,
+)
+from edgeq.codegen.registry import lowering
+from edgeq.codegen.step import Constant, Node, Overlap, Step, Struct, Unsupported
+from edgeq.graph.ir import Tensor, TensorType
+
+_QUANTIZED = (TensorType.INT8, TensorType.INT16)
+RANK = 5
+"""Dimensions that a kernel's broadcast loop has, after neighbours were merged."""
+
+
+def broadcast(a: Sequence[int], b: Sequence[int], out: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """Sizes of the output's loops and the strides of both inputs in elements; neighbouring loops are merged."""
+    rank = len(out)
+
+    def padded(shape: Sequence[int]) -> tuple[list[int], list[int]]:
+        sizes = [1] * (rank - len(shape)) + list(shape)
+        steps = [0 if size == 1 else step for size, step in zip(sizes, strides(sizes), strict=True)]
+        return sizes, steps
+
+    (a_sizes, a_steps), (b_sizes, b_steps) = padded(a), padded(b)
+    merged: list[tuple[int, int, int]] = []
+    for size, sa, sb, ta, tb in zip(out, a_steps, b_steps, a_sizes, b_sizes, strict=True):
+        if size != max(ta, tb) or {ta, tb} - {1, size}:
+            raise Unsupported(f"Shapes {list(a)} and {list(b)} do not broadcast to {list(out)}.")
+        if size == 1:
+            continue
+        if merged and merged[-1][1] == sa * size and merged[-1][2] == sb * size:
+            merged[-1] = (merged[-1][0] * size, sa, sb)
+        else:
+            merged.append((size, sa, sb))
+    if len(merged) > RANK:
+        raise Unsupported(f"It broadcasts over {len(merged)} dimensions; {RANK} are supported.")
+    merged = [(1, 0, 0)] * (RANK - len(merged)) + merged
+    return [m[0] for m in merged], [m[1] for m in merged], [m[2] for m in merged]
+
+
+def _shape(a: Tensor, b: Tensor, result: Tensor) -> dict[str, tuple[int, ...]]:
+    sizes, a_steps, b_steps = broadcast(a.shape, b.shape, result.shape)
+    return {"size": tuple(sizes), "a_stride": tuple(a_steps), "b_stride": tuple(b_steps)}
+
+
+def binary_step(node: Node, kernel: str, params: Struct, headers: tuple[str, ...], cost: float) -> Step:
+    """A call `kernel(&params, a, b, out)`; either input may be a constant."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    constants = [
+        Constant(name, c_type(tensor), np.asarray(tensor.data).reshape(-1))
+        for name, tensor in (("a", a), ("b", b))
+        if tensor.is_constant
+    ]
+    overlaps: list[Overlap] = []
+    for tensor in (a, b):
+        if prod(tensor.shape) == result.elements:
+            overlaps += in_place(tensor, result)
+    return Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel=kernel,
+        method="portable C",
+        calls=(f"edgeq_{kernel}(&{{params}}, {pointer(a, 'a')}, {pointer(b, 'b')}, {{t{result.index}}});",),
+        inputs=activations(a, b),
+        outputs=(result.index,),
+        constants=(*constants, params),
+        overlaps=tuple(overlaps),
+        sources=(f"{kernel}.c",),
+        headers=headers,
+        cost=result.elements * cost,
+        code_bytes=300,
+    )
+
+
+_HEADERS = ("elementwise.h", "arithmetic.h")
+
+
+@lowering("ADD", "SUB")
+def add(node: Node) -> Iterator[Step]:
+    """Both inputs on a common scale with 20 bits (int16: 15) of headroom, then requantized."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=_QUANTIZED)
+    activation = same_type(a, b, result)
+    left = 20 if activation is TensorType.INT8 else 15
+    common = 2 * max(scale(a), scale(b))
+    (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
+    factor, shift = multiplier(common / ((1 << left) * scale(result)))
+    if shift > 0:
+        raise Unsupported("Its output scale is far smaller than its inputs' scales.", "Convert the model again.")
+    low, high = activation_range(node, result)
+    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+        **_shape(a, b, result),
+        "left_shift": left,
+        "a_offset": -zero_point(a),
+        "a_multiplier": a_factor,
+        "a_shift": a_shift,
+        "b_offset": -zero_point(b),
+        "b_multiplier": b_factor,
+        "b_shift": b_shift,
+        "b_sign": -1 if node.operator.name == "SUB" else 1,
+        "multiplier": factor,
+        "shift": shift,
+        "output_offset": zero_point(result),
+        "act_min": low,
+        "act_max": high,
+    }
+    yield binary_step(node, f"add_{SUFFIX[activation]}", Struct("params", "add_params", fields), _HEADERS, 80)
+
+
+@lowering("MUL", "SQUARED_DIFFERENCE")
+def mul(node: Node) -> Iterator[Step]:
+    """MUL: the product of both without zero points, requantized once."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    if node.operator.name == "SQUARED_DIFFERENCE":
+        yield _squared_difference(node)
+        return
+    require(node, a, b, result, types=_QUANTIZED)
+    activation = same_type(a, b, result)
+    factor, shift = multiplier(scale(a) * scale(b) / scale(result))
+    low, high = activation_range(node, result)
+    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+        **_shape(a, b, result),
+        "a_offset": -zero_point(a),
+        "b_offset": -zero_point(b),
+        "multiplier": factor,
+        "shift": shift,
+        "output_offset": zero_point(result),
+        "act_min": low,
+        "act_max": high,
+    }
+    yield binary_step(node, f"mul_{SUFFIX[activation]}", Struct("params", "mul_params", fields), _HEADERS, 30)
+
+
+def _squared_difference(node: Node) -> Step:
+    """(a - b)^2: inputs on a common scale with 7 bits of headroom, the difference squared, requantized."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=(TensorType.INT8,))
+    common = 2 * max(scale(a), scale(b))
+    (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
+    factor, shift = multiplier(common * common / ((1 << 14) * scale(result)))
+    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+        **_shape(a, b, result),
+        "left_shift": 7,
+        "a_offset": -zero_point(a),
+        "a_multiplier": a_factor,
+        "a_shift": a_shift,
+        "b_offset": -zero_point(b),
+        "b_multiplier": b_factor,
+        "b_shift": b_shift,
+        "b_sign": -1,
+        "multiplier": factor,
+        "shift": shift,
+        "output_offset": zero_point(result),
+        "act_min": -128,
+        "act_max": 127,
+    }
+    return binary_step(node, "squared_difference_s8", Struct("params", "add_params", fields), _HEADERS, 80)
+
+
+@lowering("MAXIMUM", "MINIMUM")
+def extremum(node: Node) -> Iterator[Step]:
+    """The larger or smaller stored value; all three tensors share scale and zero point."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=(TensorType.INT8, TensorType.INT16, TensorType.INT32))
+    kind = same_type(a, b, result)
+    if kind is not TensorType.INT32:
+        quantizations = {(scale(t), zero_point(t)) for t in (a, b, result)}
+        if len(quantizations) > 1:
+            raise Unsupported("Its tensors have different scales.", "Convert the model again.")
+    kernel = f"{node.operator.name.lower()}_{SUFFIX[kind]}"
+    yield binary_step(node, kernel, Struct("params", "broadcast", _shape(a, b, result)), ("elementwise.h",), 15)
+
+
+@lowering("PRELU")
+def prelu(node: Node) -> Iterator[Step]:
+    """x, or alpha * x below 0, alpha broadcast (Prelu in int8)."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=(TensorType.INT8,))
+    factor, shift = multiplier(scale(a) / scale(result))
+    negative_factor, negative_shift = multiplier(scale(a) * scale(b) / scale(result))
+    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+        **_shape(a, b, result),
+        "a_offset": -zero_point(a),
+        "b_offset": -zero_point(b),
+        "multiplier": factor,
+        "shift": shift,
+        "negative_multiplier": negative_factor,
+        "negative_shift": negative_shift,
+        "output_offset": zero_point(result),
+    }
+    yield binary_step(node, "prelu_s8", Struct("params", "prelu_params", fields), _HEADERS, 40)

@@ -1,0 +1,283 @@
+"""Graph x Board -> Plan: passes, a Step per operator, an address for every tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from edgeq import __version__
+from edgeq.boards.profile import Board
+from edgeq.codegen import passes
+from edgeq.codegen.memory import Arena, Buffer, Rule, plan_arena
+from edgeq.codegen.registry import candidates
+from edgeq.codegen.select import select
+from edgeq.codegen.step import C_TYPES, Node, Optimize, Step, Target, Unsupported
+from edgeq.errors import ModelError, UsageError
+from edgeq.graph.ir import Graph, Operator
+
+_C_KEYWORDS = frozenset(
+    {
+        "auto",
+        "bool",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "edgeq",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "main",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """A buffer of the arena: tensors that share it (aliases), or a step's scratch. Step -1 is the caller."""
+
+    name: str
+    tensors: tuple[int, ...]
+    offset: int
+    size_bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Everything the emitter needs: the graph after passes, its steps, where each tensor lies, what it costs.
+
+    `source` is the graph as read; `addresses` maps tensor -> arena offset; `scratch` maps step index -> offset.
+    """
+
+    name: str
+    source: Graph
+    graph: Graph
+    board: str
+    compile_options: tuple[str, ...]
+    optimize: Optimize
+    tool_version: str
+    steps: tuple[Step, ...]
+    buffers: tuple[Placed, ...]
+    addresses: Mapping[int, int]
+    scratch: Mapping[int, int]
+    arena: Arena
+
+    @property
+    def arena_bytes(self) -> int:
+        return max(16, self.arena.size_bytes)
+
+    @property
+    def constants_bytes(self) -> int:
+        """Weights, biases, tables: the arrays, without the kernels' parameter structures."""
+        return sum(step.constants_bytes for step in self.steps)
+
+    @property
+    def macs(self) -> int:
+        return sum(step.macs for step in self.steps)
+
+
+def c_name(name: str) -> str:
+    """A model's name as a C identifier in lower case (`My-Model 1` -> `my_model_1`)."""
+    identifier = re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_") or "model"
+    if identifier[0].isdigit() or identifier in _C_KEYWORDS:
+        identifier = f"model_{identifier}"
+    return identifier
+
+
+def target(board: Board | None, optimize: Optimize) -> Target:
+    """What to generate for; without a board, a core without extensions."""
+    if board is None:
+        return Target("generic", frozenset(), optimize)
+    return Target(board.core.name, frozenset(board.core.features), optimize)
+
+
+def _describe(graph: Graph, operator: Operator) -> str:
+    def one(index: int) -> str:
+        tensor = graph.tensors[index]
+        return f"{tensor.name} ({tensor.type.name} {list(tensor.shape)})"
+
+    tensors = [one(i) for i in operator.inputs if i >= 0 and not graph.tensors[i].is_constant]
+    results = [one(i) for i in operator.outputs]
+    flow = f"{', '.join(tensors)} -> {', '.join(results)}"
+    return f"operator {operator.index} {operator.name} version {operator.version}: {flow}"
+
+
+def _check_tensors(graph: Graph, operator: Operator) -> None:
+    for index in (*operator.inputs, *operator.outputs):
+        if index < 0:
+            continue
+        tensor = graph.tensors[index]
+        if tensor.type not in C_TYPES and not (tensor.is_constant or tensor.type.name == "RESOURCE"):
+            raise Unsupported(f"Its tensor {tensor.name} is {tensor.type.name}.", "Convert the model to int8.")
+        if any(d <= 0 for d in tensor.shape):
+            raise Unsupported(f"Its tensor {tensor.name} has the shape {list(tensor.shape)}.", "Fix every dimension.")
+        if -1 in tensor.shape_signature[1:]:
+            raise Unsupported(f"Its tensor {tensor.name} has a dynamic shape.", "Convert with fixed input shapes.")
+
+
+def _candidates(graph: Graph, operator: Operator, for_target: Target) -> list[Step]:
+    _check_tensors(graph, operator)
+    try:
+        return candidates(Node(graph, operator, for_target))
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise Unsupported(f"It is malformed: {error}.", "Convert the model again.") from error
+
+
+def unsupported(graph: Graph) -> list[tuple[Operator, str, str]]:
+    """Every operator that cannot be lowered: (operator, reason, what to try)."""
+    generic = target(None, "balanced")
+    found = []
+    prepared = passes.run(graph)
+    for operator in prepared.operators:
+        if operator.name in passes.ALIASES:
+            continue
+        try:
+            _candidates(prepared, operator, generic)
+        except Unsupported as error:
+            found.append((operator, error.reason, error.try_))
+    return found
+
+
+def _roots(graph: Graph) -> dict[int, int]:
+    """Tensor -> the tensor whose memory it shares: RESHAPE and the like have no code, only another name."""
+    root = {t.index: t.index for t in graph.tensors}
+    for operator in graph.operators:
+        if operator.name in passes.ALIASES:
+            root[operator.outputs[0]] = root[operator.inputs[0]]
+    return root
+
+
+def _buffers(
+    graph: Graph, steps: Sequence[Step], root: Mapping[int, int]
+) -> tuple[list[tuple[Buffer, tuple[int, ...]]], list[Rule], dict[int, int]]:
+    """Buffers with their tensors, overlap rules, and step -> index of its scratch buffer."""
+    end = len(steps)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    size: dict[int, int] = {}
+
+    def touch(tensor: int, step: int, bytes_: int) -> None:
+        base = root[tensor]
+        first[base] = min(first.get(base, step), step)
+        last[base] = max(last.get(base, step), step)
+        size[base] = max(size.get(base, 0), bytes_)
+
+    for tensor in graph.inputs:
+        touch(tensor, -1, graph.tensors[tensor].size_bytes)
+    for index, step in enumerate(steps):
+        for tensor in (*step.inputs, *step.outputs):
+            touch(tensor, index, step.layout(tensor).size_bytes or graph.tensors[tensor].size_bytes)
+    for tensor in graph.outputs:
+        touch(tensor, end, graph.tensors[tensor].size_bytes)
+    for t in graph.tensors:
+        if t.is_variable and root[t.index] in first:
+            touch(t.index, -1, t.size_bytes)
+            touch(t.index, end, t.size_bytes)
+    bases = sorted(first, key=lambda base: (first[base], base))
+    members: dict[int, list[int]] = {base: [] for base in bases}
+    for tensor, base in root.items():
+        if base in members:
+            members[base].append(tensor)
+    position = {base: i for i, base in enumerate(bases)}
+    found = [
+        (Buffer(graph.tensors[base].name, size[base], first[base], last[base]), tuple(members[base])) for base in bases
+    ]
+    rules = []
+    scratch: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        for overlap in step.overlaps:
+            source, result = root[overlap.input], root[overlap.output]
+            if last[source] == index and first[result] == index and source != result:
+                rules.append(Rule(position[source], position[result], overlap.before_bytes))
+        if step.scratch_bytes:
+            scratch[index] = len(found)
+            found.append((Buffer(f"scratch of {step.name} {index}", step.scratch_bytes, index, index), ()))
+    return found, rules, scratch
+
+
+def _place(graph: Graph, steps: Sequence[Step]) -> tuple[Arena, tuple[Placed, ...], dict[int, int], dict[int, int]]:
+    root = _roots(graph)
+    found, rules, scratch = _buffers(graph, steps, root)
+    arena = plan_arena([b for b, _ in found], rules)
+    placed = tuple(
+        Placed(b.name, tensors, offset, b.size_bytes, b.first, b.last)
+        for (b, tensors), offset in zip(found, arena.offsets, strict=True)
+    )
+    addresses = {tensor: p.offset for p in placed for tensor in p.tensors}
+    return arena, placed, addresses, {step: arena.offsets[i] for step, i in scratch.items()}
+
+
+def plan(graph: Graph, board: Board, *, name: str | None = None, optimize: Optimize = "balanced") -> Plan:
+    """Decide everything about the generated code. Pure.
+
+    ModelError `operator-not-supported` names the first operator that cannot be lowered, and how many there are.
+    """
+    if optimize not in ("speed", "balanced", "ram", "flash"):
+        raise UsageError("bad-option", f"--optimize {optimize} is not known.", try_="speed, balanced, ram or flash")
+    prepared = passes.run(graph)
+    goal = target(board, optimize)
+    listed: list[list[Step]] = []
+    failures: list[tuple[Operator, Unsupported]] = []
+    operators = tuple(op for op in prepared.operators if op.name not in passes.ALIASES)
+    for operator in operators:
+        try:
+            listed.append(_candidates(prepared, operator, goal))
+        except Unsupported as error:
+            failures.append((operator, error))
+    if failures:
+        operator, reason = failures[0]
+        more = (
+            f" {len(failures) - 1} more operators are not supported; `edgeq check` lists them." if failures[1:] else ""
+        )
+        raise ModelError(
+            "operator-not-supported",
+            f"{operator.name} cannot be compiled to C.{more}",
+            where=_describe(prepared, operator),
+            why=reason.reason,
+            try_=reason.try_ or (),
+        )
+    steps = select(replace(prepared, operators=operators), listed, optimize)
+    arena, placed, addresses, scratch = _place(prepared, steps)
+    return Plan(
+        name=c_name(name or graph.name or "model"),
+        source=graph,
+        graph=prepared,
+        board=board.id,
+        compile_options=("-std=c99", "-Os" if optimize == "flash" else "-O2"),
+        optimize=optimize,
+        tool_version=__version__,
+        steps=steps,
+        buffers=placed,
+        addresses=addresses,
+        scratch=scratch,
+        arena=arena,
+    )

@@ -1,0 +1,83 @@
+"""The catalogue of lowerings: operator name -> functions that yield Steps for a Node.
+
+    @lowering("CONV_2D")
+    def conv_2d(node: Node) -> Iterator[Step]:
+        ...                      # raise Unsupported("why", "what to try") if it can never be lowered
+
+A portable lowering (in `lower/`) defines what is supported: its Unsupported is the user's error.
+A variant (`@variant`) yields nothing where it does not apply (core, shape, proof) and never raises. Both yield Steps
+that compute the same bytes; `select.py` picks by `cost`, `code_bytes`, constants and layouts under the target's goal.
+
+Modules are found by import: add the name of a new one to MODULES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+from edgeq.codegen.step import Node, Step, Unsupported
+
+Lowering = Callable[[Node], Iterable[Step]]
+
+MODULES = (
+    "edgeq.codegen.lower.convolution",
+    "edgeq.codegen.lower.pooling",
+    "edgeq.codegen.lower.elementwise",
+    "edgeq.codegen.lower.unary",
+    "edgeq.codegen.lower.softmax",
+    "edgeq.codegen.lower.conversion",
+)
+"""Where lowerings and variants are registered."""
+
+_portable: dict[str, Lowering] = {}
+_variants: dict[str, list[Lowering]] = {}
+
+
+def lowering(*operators: str) -> Callable[[Lowering], Lowering]:
+    """Register the portable lowering of operators; each has exactly one."""
+
+    def register(function: Lowering) -> Lowering:
+        for name in operators:
+            if name in _portable:
+                raise ValueError(f"{name} has two portable lowerings")
+            _portable[name] = function
+        return function
+
+    return register
+
+
+def variant(*operators: str) -> Callable[[Lowering], Lowering]:
+    """Register a variant of operators: yields Steps where it applies, nothing elsewhere."""
+
+    def register(function: Lowering) -> Lowering:
+        for name in operators:
+            _variants.setdefault(name, []).append(function)
+        return function
+
+    return register
+
+
+def load() -> None:
+    """Import the modules that register lowerings; cheap when repeated."""
+    for module in MODULES:
+        import_module(module)
+
+
+def supported_operators() -> tuple[str, ...]:
+    """Names of the operators that have a portable lowering, sorted."""
+    load()
+    return tuple(sorted(_portable))
+
+
+def candidates(node: Node) -> list[Step]:
+    """All Steps that can compute a Node, the portable ones first. Unsupported if there is none."""
+    load()
+    name = node.operator.name
+    if name not in _portable:
+        what = f"custom operator {node.operator.custom_code}" if node.operator.custom_code else name
+        raise Unsupported(f"EdgeQ has no kernel for {what}.", "Write the layer with other operators, or remove it.")
+    steps = list(_portable[name](node))
+    for function in _variants.get(name, ()):
+        steps.extend(function(node))
+    return steps

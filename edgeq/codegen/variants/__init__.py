@@ -1,0 +1,1 @@
+"""Lowerings for certain cores and shapes; each package is a core family."""

@@ -1,0 +1,77 @@
+/* Element-wise kernels. Inputs broadcast by strides; outputs are written in ascending order, so that an input of the
+ * output's shape may lie in the same place. */
+#ifndef EDGEQ_ELEMENTWISE_H
+#define EDGEQ_ELEMENTWISE_H
+
+#include <stdint.h>
+
+/* Loops over the output, outermost first; strides in elements, 0 along a broadcast dimension. */
+#define EDGEQ_BROADCAST int32_t size[5], a_stride[5], b_stride[5]
+
+typedef struct {
+    EDGEQ_BROADCAST;
+} edgeq_broadcast;
+
+/* Where the outer four loops stand. */
+typedef struct {
+    int32_t index[4];
+    int32_t a, b;
+} edgeq_cursor;
+
+/* Step to the next run of size[4] elements; 0 at the end. */
+static inline int edgeq_next(const int32_t size[5], const int32_t a_stride[5], const int32_t b_stride[5],
+                             edgeq_cursor *at) {
+    for (int d = 3; d >= 0; d--) {
+        at->a += a_stride[d];
+        at->b += b_stride[d];
+        if (++at->index[d] < size[d]) {
+            return 1;
+        }
+        at->a -= a_stride[d] * size[d];
+        at->b -= b_stride[d] * size[d];
+        at->index[d] = 0;
+    }
+    return 0;
+}
+
+/* output = table[byte] for count bytes of any 8-bit type. May work in place. */
+void edgeq_lookup_8(const uint8_t table[256], const uint8_t *input, uint8_t *output, int32_t count);
+
+/* Both inputs, without zero points, are shifted left and scaled to a common scale, summed (b_sign -1: subtracted)
+ * and requantized. SQUARED_DIFFERENCE squares the difference before. */
+typedef struct {
+    EDGEQ_BROADCAST;
+    int32_t left_shift;
+    int32_t a_offset, a_multiplier, a_shift;
+    int32_t b_offset, b_multiplier, b_shift, b_sign;
+    int32_t multiplier, shift, output_offset, act_min, act_max;
+} edgeq_add_params;
+
+void edgeq_add_s8(const edgeq_add_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+void edgeq_add_s16(const edgeq_add_params *p, const int16_t *a, const int16_t *b, int16_t *output);
+void edgeq_squared_difference_s8(const edgeq_add_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+
+typedef struct {
+    EDGEQ_BROADCAST;
+    int32_t a_offset, b_offset, multiplier, shift, output_offset, act_min, act_max;
+} edgeq_mul_params;
+
+void edgeq_mul_s8(const edgeq_mul_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+void edgeq_mul_s16(const edgeq_mul_params *p, const int16_t *a, const int16_t *b, int16_t *output);
+
+typedef struct {
+    EDGEQ_BROADCAST;
+    int32_t a_offset, b_offset, multiplier, shift, negative_multiplier, negative_shift, output_offset;
+} edgeq_prelu_params;
+
+/* a where it is not negative, else a * b. */
+void edgeq_prelu_s8(const edgeq_prelu_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+
+void edgeq_maximum_s8(const edgeq_broadcast *p, const int8_t *a, const int8_t *b, int8_t *output);
+void edgeq_maximum_s16(const edgeq_broadcast *p, const int16_t *a, const int16_t *b, int16_t *output);
+void edgeq_maximum_s32(const edgeq_broadcast *p, const int32_t *a, const int32_t *b, int32_t *output);
+void edgeq_minimum_s8(const edgeq_broadcast *p, const int8_t *a, const int8_t *b, int8_t *output);
+void edgeq_minimum_s16(const edgeq_broadcast *p, const int16_t *a, const int16_t *b, int16_t *output);
+void edgeq_minimum_s32(const edgeq_broadcast *p, const int32_t *a, const int32_t *b, int32_t *output);
+
+#endif

@@ -1,0 +1,102 @@
+"""Build a bundle with the host's compiler and run it in this process; the tflite-micro wheel beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq import codegen
+from edgeq.boards import load_board
+from edgeq.boards.profile import Board
+from edgeq.codegen.emit import Bundle
+from edgeq.graph.ir import Graph, Tensor
+
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+CANARY = 64
+
+HOST = load_board("host")
+
+
+class HostModel:
+    """A bundle as a shared library: inputs in, outputs out, canaries around the arena checked at each run."""
+
+    def __init__(
+        self, bundle: Bundle, graph: Graph, place: Path, *, cc: str = "gcc", flags: tuple[str, ...] = ()
+    ) -> None:
+        codegen.write_bundle(bundle, place / "bundle")
+        self.graph, self.name = graph, bundle.name
+        sources = sorted((place / "bundle" / "src").glob("*.c"))
+        library = place / "model.so"
+        command = [
+            cc,
+            "-std=c99",
+            "-O1",
+            *WARNINGS,
+            *flags,
+            "-fPIC",
+            "-shared",
+            "-I",
+            str(place / "bundle" / "include"),
+        ]
+        subprocess.run([*command, *map(str, sources), "-o", str(library)], check=True)
+        self.library = ctypes.CDLL(str(library))
+        for kind in ("input", "output"):
+            function = self._function(kind)
+            function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]
+        for verb in ("invoke", "reset"):
+            self._function(verb).argtypes = [ctypes.c_void_p]
+        self.size = bundle.manifest["arena_bytes"]
+        self._memory = (ctypes.c_uint8 * (self.size + 2 * CANARY + 64))()
+        start = ctypes.addressof(self._memory)
+        self.arena = (start + CANARY + 63) // 64 * 64
+        ctypes.memset(start, 0xA5, len(self._memory))
+        self._function("reset")(self.arena)
+
+    def _function(self, verb: str) -> Any:
+        return getattr(self.library, f"{self.name}_{verb}")
+
+    def run(self, values: list[np.ndarray]) -> list[np.ndarray]:
+        for position, value in enumerate(values):
+            data = np.ascontiguousarray(value).tobytes()
+            ctypes.memmove(self._function("input")(self.arena, position), data, len(data))
+        assert self._function("invoke")(self.arena) == 0
+        start = ctypes.addressof(self._memory)
+        before = ctypes.string_at(start, self.arena - start)
+        after = ctypes.string_at(self.arena + self.size, start + len(self._memory) - self.arena - self.size)
+        assert set(before) | set(after) == {0xA5}, "wrote outside of the arena"
+        return [self._read(position, self.graph.tensors[t]) for position, t in enumerate(self.graph.outputs)]
+
+    def _read(self, position: int, tensor: Tensor) -> np.ndarray:
+        data = ctypes.string_at(self._function("output")(self.arena, position), tensor.size_bytes)
+        return np.frombuffer(data, tensor.type.dtype).reshape(tensor.shape)
+
+
+def build(graph: Graph, place: Path, *, optimize: str = "balanced", board: Board = HOST, **options: Any) -> HostModel:
+    bundle = codegen.emit(codegen.plan(graph, board, name="model", optimize=optimize))
+    return HostModel(bundle, graph, place, **options)
+
+
+class Wheel:
+    """The oracle: TFLM as the tflite-micro wheel carries it."""
+
+    def __init__(self, model: bytes, arena_bytes: int = 4_000_000) -> None:
+        from tflite_micro import runtime
+
+        self.interpreter = runtime.Interpreter.from_bytes(model, arena_size=arena_bytes)
+
+    def run(self, values: list[np.ndarray], outputs: int = 1) -> list[np.ndarray]:
+        for position, value in enumerate(values):
+            self.interpreter.set_input(value, position)
+        self.interpreter.invoke()
+        return [np.asarray(self.interpreter.get_output(i)) for i in range(outputs)]
+
+
+def without_last(graph: Graph) -> Graph:
+    """The graph up to the last operator's input: logits instead of a softmax."""
+    *kept, last = graph.operators
+    return replace(graph, operators=tuple(kept), outputs=(last.inputs[0],), subgraphs=(), signatures=())
