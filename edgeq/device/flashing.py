@@ -1,0 +1,93 @@
+"""`flash`: build the image, put it onto the board, and hear from the board itself that it runs it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgeq.boards import Board
+from edgeq.device.connection import connect
+from edgeq.device.flashed import Flashed
+from edgeq.device.messages import Hello
+from edgeq.device.state import state_directory
+from edgeq.errors import BoardError, UsageError
+from edgeq.measure import Computed
+from edgeq.progress import Progress, silent
+from edgeq.toolchain import Image, build, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class FlashReport:
+    """A board that runs the image and has said so."""
+
+    board: str
+    board_name: str
+    method: str
+    port: str
+    image: Image
+    hello: Hello
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "board": self.board,
+            "method": self.method,
+            "port": self.port,
+            "image": image_json(self.image),
+            "hello": self.hello.to_json(),
+        }
+
+
+def image_json(image: Image) -> dict[str, object]:
+    """An image's facts; sizes are read off the linked file."""
+    sizes = {name: Computed(value, "bytes", "linked image").to_json() for name, value in asdict(image.sizes).items()}
+    return {
+        "model_sha256": image.model_sha256,
+        "compiler": image.compiler,
+        "flags": list(image.flags),
+        "sizes": sizes,
+        "flash_bytes": Computed(image.sizes.flash_bytes, "bytes", "linked image").to_json(),
+        "ram_bytes": Computed(image.sizes.ram_bytes, "bytes", "linked image").to_json(),
+    }
+
+
+def flash(
+    bundle_dir: Path,
+    board: Board,
+    *,
+    port: str | None = None,
+    compiler: str | None = None,
+    progress: Progress = silent,
+) -> FlashReport:
+    """Build `bundle_dir` for `board`, flash it, verify by HELLO that board and model are the ones expected.
+
+    Errors: the toolchain's (`compiler-not-found`, `build-failed`, `image-too-large`), then the link's. A virtual board
+    keeps its previous image if the new one does not answer.
+    """
+    if board.flash.method != "virtual":
+        raise BoardError(
+            "flash-method-missing",
+            f"EdgeQ cannot flash the {board.name} itself yet (method {board.flash.method}).",
+            where=board.id,
+            try_="Build the CMake project of the bundle and flash it with the vendor's tool.",
+        )
+    if port is not None:
+        raise UsageError(
+            "port-not-used",
+            f"{board.id} is virtual: it has no port to flash through.",
+            where="--port",
+            try_="Leave --port out; edgeq bench takes one.",
+        )
+    progress("build", 0, None)
+    image = build_image(bundle_dir, board, compiler=compiler)
+    progress("verify", 0, None)
+    with connect(board, image=image) as session:
+        session.expect(model_sha256=image.model_sha256)
+        hello, line = session.info, session.transport.name
+    Flashed(image, (bundle_dir / "manifest.json").read_bytes()).store(board.id)
+    return FlashReport(board.id, board.name, board.flash.method, line, image, hello)
+
+
+def build_image(bundle_dir: Path, board: Board, *, compiler: str | None = None) -> Image:
+    """The firmware image of a bundle for a board, from the state directory if nothing that shapes it has changed."""
+    place = state_directory() / "images" / board.id / read_manifest(bundle_dir).name
+    return build(bundle_dir, board, place, compiler=compiler)
