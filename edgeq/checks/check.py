@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeq.boards.profile import Board
+from edgeq.boards.profile import Board, EdgeTpu
+from edgeq.checks import coral
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
@@ -21,6 +22,7 @@ def check(graph: Graph, board: Board) -> CheckReport:
     findings = list(run_rules(Model(graph, board)))
     placements: tuple[Placement, ...] = ()
     memory: tuple[Use, ...] = ()
+    details: dict[str, Quantity] = {}
     latency: Quantity = Unknown("there is no basis for an estimate on this board")
     if board.executor("generated-c"):
         blocked = {f.operator for f in findings if f.rule == "operator-not-supported" and f.operator is not None}
@@ -29,6 +31,12 @@ def check(graph: Graph, board: Board) -> CheckReport:
         if plan is not None:
             memory = memory_of(plan, board)
             findings.extend(memory_findings(memory, board))
+    tpu = board.executor("edge-tpu")
+    if isinstance(tpu, EdgeTpu):
+        predicted = coral.predict(graph, tpu.runtime_version)
+        placements = coral.placements(graph, predicted)
+        findings.extend(coral.findings(graph, predicted, tpu))
+        details = coral.details(graph, predicted, tpu)
     findings.sort(key=lambda f: (_ORDER[f.severity], -1 if f.operator is None else f.operator))
     return CheckReport(
         board=board.id,
@@ -39,6 +47,7 @@ def check(graph: Graph, board: Board) -> CheckReport:
         placements=placements,
         memory=memory,
         latency=latency,
+        details=details,
     )
 
 

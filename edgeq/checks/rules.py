@@ -128,17 +128,21 @@ def custom_operator(model: Model) -> Iterator[Found]:
             yield Found(code, operator)
 
 
-@rule(
-    "dynamic-shape",
-    "warning",
-    remedy="Fix every dimension when you convert: batch 1, sequence length constant.",
-    fixable=True,
-)
+@rule("dynamic-shape", "warning", remedy="Fix every dimension when you convert: input_shape without None.")
 def dynamic_shape(model: Model) -> Iterator[Found]:
-    """A dimension that is only known at run time is taken as the file's placeholder, batch as 1."""
+    """A dimension that is only known at run time is taken as the file's placeholder."""
     for index in model.graph.inputs:
         tensor = model.graph.tensors[index]
-        if -1 in tensor.shape_signature:
+        if -1 in tensor.shape_signature[1:]:
+            yield Found(_shape(tensor.shape_signature).replace("-1", "?"), tensor=tensor.name)
+
+
+@rule("dynamic-batch", "note", remedy="Fix the batch at 1.", fixable=True)
+def dynamic_batch(model: Model) -> Iterator[Found]:
+    """The batch is left open; it is taken as 1."""
+    for index in model.graph.inputs:
+        tensor = model.graph.tensors[index]
+        if tensor.shape_signature[:1] == (-1,):
             yield Found(_shape(tensor.shape_signature).replace("-1", "?"), tensor=tensor.name)
 
 
