@@ -47,7 +47,6 @@ void edgeq_stack_paint(edgeq_agent_t *agent) {
     if (agent->port.stack_limit == 0) {
         return;
     }
-    edgeq_stack_measure(agent);
     const uintptr_t end = (uintptr_t)__builtin_frame_address(0) - STACK_MARGIN_BYTES;
     for (volatile uint32_t *word = agent->port.stack_limit; (uintptr_t)word < end; ++word) {
         *word = STACK_PAINT;

@@ -67,6 +67,7 @@ static int32_t run_once(edgeq_agent_t *agent, uint64_t *ticks) {
 /* All runs; 0 or the model's error. */
 static int32_t run_all(edgeq_agent_t *agent, uint32_t runs) {
     int32_t status = 0;
+    edgeq_stack_measure(agent);
     edgeq_stack_paint(agent);
     running = agent;
     if ((agent->run.flags & FLAG_TIMED) != 0) {

@@ -1,16 +1,18 @@
 /* The four functions that compilers call by themselves, for ports without a C library. */
-#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-void *memcpy(void *restrict to, const void *restrict from, size_t length);
-void *memmove(void *to, const void *from, size_t length);
-void *memset(void *to, int value, size_t length);
-int memcmp(const void *left, const void *right, size_t length);
+/* Else a compiler makes of the loop in memcpy a call of memcpy. */
+#if defined(__clang__)
+#define AS_WRITTEN __attribute__((no_builtin))
+#else
+#define AS_WRITTEN __attribute__((optimize("no-tree-loop-distribute-patterns")))
+#endif
 
 /* Words that may alias any other type, as the bytes of an object do. */
 typedef uint32_t __attribute__((may_alias)) word_t;
 
-void *memcpy(void *restrict to, const void *restrict from, size_t length) {
+AS_WRITTEN void *memcpy(void *restrict to, const void *restrict from, size_t length) {
     uint8_t *target = to;
     const uint8_t *source = from;
     if ((((uintptr_t)target | (uintptr_t)source) & 3u) == 0) {
@@ -33,7 +35,7 @@ void *memcpy(void *restrict to, const void *restrict from, size_t length) {
     return to;
 }
 
-void *memmove(void *to, const void *from, size_t length) {
+AS_WRITTEN void *memmove(void *to, const void *from, size_t length) {
     uint8_t *const target = to;
     const uint8_t *const source = from;
     if ((uintptr_t)target - (uintptr_t)source >= length) {
@@ -45,7 +47,7 @@ void *memmove(void *to, const void *from, size_t length) {
     return to;
 }
 
-void *memset(void *to, int value, size_t length) {
+AS_WRITTEN void *memset(void *to, int value, size_t length) {
     uint8_t *target = to;
     const uint32_t pattern = (uint8_t)value * 0x01010101u;
     for (; length != 0 && ((uintptr_t)target & 3u) != 0; --length) {
@@ -60,7 +62,7 @@ void *memset(void *to, int value, size_t length) {
     return to;
 }
 
-int memcmp(const void *left, const void *right, size_t length) {
+AS_WRITTEN int memcmp(const void *left, const void *right, size_t length) {
     const uint8_t *l = left;
     const uint8_t *r = right;
     for (; length != 0; --length, ++l, ++r) {

@@ -13,10 +13,20 @@
 #define SCB_BFAR  EDGEQ_REGISTER(0xE000ED38u)
 #define SCB_CPACR EDGEQ_REGISTER(0xE000ED88u)
 
-#define AIRCR_SYSRESETREQ      0x05FA0004u
-#define CCR_LOB                (1u << 19)
-#define CPACR_CP10_CP11_FULL   (0xFu << 20)
-#define SHCSR_MEMORY_BUS_USAGE (7u << 16)
+#define MPU_TYPE EDGEQ_REGISTER(0xE000ED90u)
+#define MPU_CTRL EDGEQ_REGISTER(0xE000ED94u)
+#define MPU_RNR  EDGEQ_REGISTER(0xE000ED98u)
+#define MPU_RBAR EDGEQ_REGISTER(0xE000ED9Cu)
+#define MPU_RASR EDGEQ_REGISTER(0xE000EDA0u)
+
+#define AIRCR_SYSRESETREQ            0x05FA0004u
+#define CCR_LOB                      (1u << 19)
+#define CPACR_CP10_CP11_FULL         (0xFu << 20)
+#define SHCSR_MEMORY_BUS_USAGE       (7u << 16)
+#define MPU_TYPE_REGIONS             0x0000FF00u
+#define MPU_CTRL_ON_WITH_DEFAULT_MAP 5u
+#define MPU_RASR_64K_NO_ACCESS       (1u << 28 | 15u << 1 | 1u)
+#define GUARD_BYTES                  0x10000u
 
 extern uint32_t edgeq_stack_limit[], edgeq_stack_top[];
 extern uint8_t edgeq_data_start[], edgeq_data_end[], edgeq_bss_start[], edgeq_bss_end[];
@@ -58,8 +68,23 @@ static void enable_core_features(void) {
     __asm volatile("dsb\n isb" ::: "memory");
 }
 
+/* An overflow of the stack faults: by the core's limit register, else by a forbidden region below the RAM. */
+static void guard_stack(void) {
+#if __ARM_ARCH >= 8
+    __asm volatile("msr msplim, %0" ::"r"(edgeq_stack_limit));
+#else
+    if ((MPU_TYPE & MPU_TYPE_REGIONS) != 0) {
+        MPU_RNR = 0;
+        MPU_RBAR = (uint32_t)edgeq_ram_start - GUARD_BYTES;
+        MPU_RASR = MPU_RASR_64K_NO_ACCESS;
+        MPU_CTRL = MPU_CTRL_ON_WITH_DEFAULT_MAP;
+    }
+#endif
+}
+
 void edgeq_reset_handler(void) {
     enable_core_features();
+    guard_stack();
     memcpy(edgeq_data_start, edgeq_data_load, (uint32_t)(edgeq_data_end - edgeq_data_start));
     memset(edgeq_bss_start, 0, (uint32_t)(edgeq_bss_end - edgeq_bss_start));
     edgeq_port_start();
@@ -75,6 +100,16 @@ __attribute__((naked)) void edgeq_fault_entry(void) {
                    "bl edgeq_fault_record\n");
 }
 
+/* CFSR: the core could not push the frame, for bus or memory protection, or because the stack had reached its limit. */
+#define CFSR_FRAME_NOT_STACKED (1u << 4 | 1u << 12)
+#define CFSR_STACK_LIMIT       (1u << 20)
+
+static bool frame_is_there(uint32_t sp, uint32_t cfsr) {
+    const bool at_limit = (cfsr & CFSR_STACK_LIMIT) != 0 && sp == (uint32_t)edgeq_stack_limit;
+    return sp >= (uint32_t)edgeq_ram_start && sp <= (uint32_t)edgeq_ram_end - 32u && !at_limit &&
+           (cfsr & CFSR_FRAME_NOT_STACKED) == 0;
+}
+
 static uint32_t fault_kind(uint32_t exception) {
     return exception >= 3 && exception <= 7 ? EDGEQ_FAULT_HARD + exception - 3 : EDGEQ_FAULT_TRAP;
 }
@@ -84,7 +119,13 @@ void edgeq_fault_record(const uint32_t *frame, uint32_t exception) {
     memset(&fault, 0, sizeof fault);
     fault.kind = fault_kind(exception);
     fault.sp = (uint32_t)frame;
-    if (fault.sp >= (uint32_t)edgeq_ram_start && fault.sp <= (uint32_t)edgeq_ram_end - 32u) {
+#if !defined(__ARM_ARCH_6M__)
+    fault.cfsr = SCB_CFSR;
+    fault.hfsr = SCB_HFSR;
+    fault.mmfar = SCB_MMFAR;
+    fault.bfar = SCB_BFAR;
+#endif
+    if (frame_is_there(fault.sp, fault.cfsr)) {
         fault.r0 = frame[0];
         fault.r1 = frame[1];
         fault.r2 = frame[2];
@@ -94,12 +135,6 @@ void edgeq_fault_record(const uint32_t *frame, uint32_t exception) {
         fault.pc = frame[6];
         fault.psr = frame[7];
     }
-#if !defined(__ARM_ARCH_6M__)
-    fault.cfsr = SCB_CFSR;
-    fault.hfsr = SCB_HFSR;
-    fault.mmfar = SCB_MMFAR;
-    fault.bfar = SCB_BFAR;
-#endif
     edgeq_agent_fault(&fault);
     edgeq_cortex_m_reset();
 }

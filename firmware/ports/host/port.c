@@ -132,7 +132,9 @@ static void take_kept(const char *record) {
 }
 
 static void on_signal(int number, siginfo_t *about, void *context) {
-    edgeq_fault_t fault = {EDGEQ_FAULT_SIGNAL};
+    edgeq_fault_t fault;
+    memset(&fault, 0, sizeof fault);
+    fault.kind = EDGEQ_FAULT_SIGNAL;
     fault.cfsr = (uint32_t)number;
     fault.bfar = (uint32_t)(uintptr_t)about->si_addr;
 #if defined(__linux__) && defined(__x86_64__)

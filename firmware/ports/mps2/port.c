@@ -1,6 +1,7 @@
 /*
  * Arm MPS2 boards as QEMU has them (mps2-an385, -an386, -an500): CMSDK UART and timer.
- * Run with `-icount shift=6`: an instruction takes 64 ns, the timer's 25 MHz make 1.6 ticks of it.
+ * Run with `-icount shift=6`: an instruction takes 64 ns, the timer's 25 MHz make 1.6 ticks of it. After n instructions
+ * the timer has counted down by 1.6 n, rounded up; 5/8 of that, rounded down, is n.
  */
 #include "cortex_m.h"
 
@@ -43,7 +44,7 @@ void edgeq_port_timer_start(void) {
     TIMER_RELOAD = 0xFFFFFFFFu;
     TIMER_VALUE = 0xFFFFFFFFu;
     TIMER_CONTROL = 1;
-    last_value = TIMER_VALUE;
+    last_value = 0xFFFFFFFFu;
     counted = 0;
 }
 

@@ -1,0 +1,235 @@
+"""Compiles and links an image. The result is kept beside a digest of all that went into it and used again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgeq import __version__
+from edgeq.boards.profile import Board
+from edgeq.errors import AnswerNo, EdgeqError, ToolError
+from edgeq.files import write_directory
+from edgeq.toolchain.compilers import Compiler, find_compiler
+from edgeq.toolchain.image import Image, Sizes, flash_content, read_sizes
+from edgeq.toolchain.manifest import Manifest, read_manifest
+from edgeq.toolchain.port import Port, load_port
+
+RECORD = "image.json"
+COMPILE_TIMEOUT_S = 600
+PROFILE_HOOK = "-DEDGEQ_PROFILE_HOOK=edgeq_agent_layer"
+AGENT_OPTIONS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+SECTIONS = ("-g", "-ffunction-sections", "-fdata-sections")
+BARE_OPTIONS = ("-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
+"""Nobody unwinds without an operating system; the tables would take flash."""
+ZIG_OPTIONS = ("-fno-sanitize=all",)
+"""`zig cc` adds undefined-behaviour traps of its own otherwise."""
+
+_OVERFLOW = re.compile(r"(?:region\s+[`'](\w+)'|region '(\w+)':)\s+overflowed by (\d+) bytes")
+_FIRST_ERROR = re.compile(r"^.*(?:\berror: |undefined reference|undefined symbol|multiple definition).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """All that shapes an image."""
+
+    bundle: Path
+    manifest: Manifest
+    board: Board
+    port: Port
+    compiler: Compiler
+
+    def flags(self) -> tuple[str, ...]:
+        """Options of every compiler call."""
+        own = ZIG_OPTIONS if self.compiler.kind == "zig" else ()
+        bare = BARE_OPTIONS if self.port.linker_script is not None else ()
+        return (*self.compiler.target_flags, *SECTIONS, *own, *bare, *self.port.options, *self.port.defines)
+
+
+def build(bundle_dir: Path, board: Board, out_dir: Path, *, compiler: str | None = None) -> Image:
+    """The image of a bundle for a board, in `out_dir`: `firmware.elf`, and `firmware.bin` unless the board is the host.
+
+    compiler: "gcc", "clang" or "zig"; None takes what there is. An image in `out_dir` that was made of the same bundle,
+    firmware, board and compiler is returned as it is.
+
+    InputError `not-a-bundle`, `bundle-invalid`; ToolError `compiler-not-found`, `build-failed` (with the compiler's
+    first error); AnswerNo `image-too-large`; OutputError.
+    """
+    manifest = read_manifest(bundle_dir)
+    compiler_ = find_compiler(board, compiler)
+    recipe = _Recipe(bundle_dir, manifest, board, load_port(board), compiler_)
+    digest = _digest(recipe)
+    kept = _kept(out_dir, digest)
+    if kept is not None:
+        return kept
+    with write_directory(out_dir, owned_marker=RECORD) as directory:
+        record = _build_into(directory, recipe)
+        (directory / RECORD).write_text(json.dumps({"digest": digest, **record}, indent=1) + "\n", encoding="utf-8")
+    image = _kept(out_dir, digest)
+    assert image is not None
+    return image
+
+
+def _build_into(directory: Path, recipe: _Recipe) -> dict[str, object]:
+    """Builds `firmware.elf` and `.bin` in `directory`; the record's fields."""
+    elf = directory / "firmware.elf"
+    with tempfile.TemporaryDirectory(prefix="edgeq-build-") as scratch:
+        _compile_and_link(recipe, Path(scratch), elf)
+    entry, sizes = read_sizes(elf)
+    record: dict[str, object] = {
+        "board": recipe.board.id,
+        "model_sha256": recipe.manifest.model_sha256,
+        "compiler": f"{recipe.compiler.name}: {recipe.compiler.version}",
+        "flags": [*recipe.flags(), *recipe.manifest.compile_options, PROFILE_HOOK],
+        "entry": entry,
+        "load_address": 0,
+        "sizes": {name: getattr(sizes, name) for name in Sizes.__slots__},
+        "elf_sha256": hashlib.sha256(elf.read_bytes()).hexdigest(),
+    }
+    if recipe.port.linker_script is not None:
+        record["load_address"], content = flash_content(elf)
+        (directory / "firmware.bin").write_bytes(content)
+    return record
+
+
+def _compile_and_link(recipe: _Recipe, scratch: Path, elf: Path) -> None:
+    units = _units(recipe, scratch)
+    objects = [scratch / f"{index}.o" for index in range(len(units))]
+    command = [*recipe.compiler.command, *recipe.flags()]
+    include = [f"-I{path}" for path in (recipe.bundle / "include", *recipe.port.include)]
+
+    def compile_unit(unit: tuple[Path, tuple[str, ...]], target: Path) -> None:
+        source, options = unit
+        _run([*command, *include, *options, "-c", str(source), "-o", str(target)], recipe.board)
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(compile_unit, units, objects):
+            pass
+    _run([*command, *map(str, objects), *_link_flags(recipe, scratch), "-o", str(elf)], recipe.board)
+
+
+def _units(recipe: _Recipe, scratch: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """Sources, each with its own options; the one that binds bundle and agent is written to `scratch`."""
+    model = scratch / "edgeq_model.c"
+    model.write_text(_model_source(recipe), encoding="utf-8")
+    options = (*recipe.manifest.compile_options, PROFILE_HOOK)
+    generated = [(recipe.bundle / name, options) for name in recipe.manifest.sources()]
+    return [*generated, *((source, AGENT_OPTIONS) for source in (model, *recipe.port.sources))]
+
+
+def _link_flags(recipe: _Recipe, scratch: Path) -> tuple[str, ...]:
+    port = recipe.port
+    if port.linker_script is None:
+        return (*port.link_options, "-lm")
+    script = scratch / "link.ld"
+    script.write_text(port.linker_symbols + port.linker_script.read_text(encoding="utf-8"), encoding="utf-8")
+    runtime = "-lcompiler_rt" if recipe.compiler.kind == "zig" else "-lgcc"
+    options = (f"-Wl,-T,{script}", "-Wl,--gc-sections", "-Wl,--entry=edgeq_reset_handler")
+    return ("-nostdlib", "-nostartfiles", "-static", *options, *port.link_options, runtime)
+
+
+def _model_source(recipe: _Recipe) -> str:
+    environment = Environment(loader=PackageLoader("edgeq.toolchain"), undefined=StrictUndefined, autoescape=False)
+    return environment.get_template("model.c.j2").render(
+        m=recipe.manifest,
+        board=recipe.board.id,
+        version=__version__,
+        digest=bytes.fromhex(recipe.manifest.model_sha256),
+    )
+
+
+def _run(arguments: list[str], board: Board) -> None:
+    try:
+        result = subprocess.run(
+            arguments, capture_output=True, text=True, errors="replace", timeout=COMPILE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolError("build-failed", "The compiler could not be run.", where=arguments[0], why=str(error)) from error
+    if result.returncode != 0:
+        raise _failure(result.stderr or result.stdout, board, arguments[0])
+
+
+def _failure(output: str, board: Board, program: str) -> EdgeqError:
+    """What the compiler's or linker's messages mean."""
+    overflows = [(gnu or lld, int(excess)) for gnu, lld, excess in _OVERFLOW.findall(output)]
+    if overflows:
+        return _too_large(
+            overflows[0][0], max(excess for region, excess in overflows if region == overflows[0][0]), board
+        )
+    first = _FIRST_ERROR.search(output)
+    error = ToolError(
+        "build-failed",
+        "The firmware could not be built.",
+        where=program,
+        why=first[0].strip() if first else output.strip()[-500:] or "The compiler said nothing.",
+        try_=("Run again with --debug to see the whole message.", "Write the bundle anew if its files were changed."),
+    )
+    error.add_note(output)
+    return error
+
+
+def _too_large(region: str, excess_bytes: int, board: Board) -> AnswerNo:
+    memory = board.regions("flash" if region == "FLASH" else "ram")[0]
+    return AnswerNo(
+        "image-too-large",
+        f"The image needs {excess_bytes:,} bytes more {region if region == 'RAM' else 'flash'} than {board.name} has.",
+        where=f"{memory.name}, {memory.usable_bytes:,} bytes",
+        why="Model, agent and stack do not fit together.",
+        try_=(
+            f"See what takes the memory: edgeq check MODEL.tflite --board {board.id}",
+            f"Bundle with --optimize {region.lower()}, or choose a smaller model.",
+        ),
+    )
+
+
+def _digest(recipe: _Recipe) -> str:
+    """SHA-256 over everything that shapes the image."""
+    hasher = hashlib.sha256()
+    texts = (__version__, recipe.board.model_dump_json(), repr(recipe.compiler), repr(recipe.port))
+    for text in (*texts, *AGENT_OPTIONS):
+        hasher.update(text.encode() + b"\0")
+    for path in _inputs(recipe):
+        hasher.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return hasher.hexdigest()
+
+
+def _inputs(recipe: _Recipe) -> Iterable[Path]:
+    yield recipe.bundle / "manifest.json"
+    yield from (recipe.bundle / name for name in sorted(recipe.manifest.files) if name.endswith((".c", ".h")))
+    yield from recipe.port.sources
+    for directory in recipe.port.include:
+        yield from sorted(directory.glob("*.h"))
+    if recipe.port.linker_script is not None:
+        yield recipe.port.linker_script
+    yield from sorted((Path(__file__).parent / "templates").glob("*.j2"))
+
+
+def _kept(out_dir: Path, digest: str) -> Image | None:
+    """The image that lies in `out_dir`, if it was made of the same inputs and is whole."""
+    try:
+        record = json.loads((out_dir / RECORD).read_bytes())
+        elf = out_dir / "firmware.elf"
+        if record["digest"] != digest or hashlib.sha256(elf.read_bytes()).hexdigest() != record["elf_sha256"]:
+            return None
+        bin_ = out_dir / "firmware.bin"
+        return Image(
+            elf=elf,
+            bin=bin_ if bin_.is_file() else None,
+            load_address=record["load_address"],
+            entry=record["entry"],
+            board=record["board"],
+            model_sha256=record["model_sha256"],
+            compiler=record["compiler"],
+            flags=tuple(record["flags"]),
+            sizes=Sizes(**record["sizes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

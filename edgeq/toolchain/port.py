@@ -1,0 +1,82 @@
+"""What a board's image is made of besides the bundle: the agent and the port under `firmware/`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.boards.profile import Board
+from edgeq.errors import BoardError
+from edgeq.files import data_directory
+
+SMALL_RAM_BYTES = 32 << 10
+LARGE_RAM_BYTES = 128 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Sources, include directories and linker script of a port, the agent included; `defines` set the board's sizes."""
+
+    sources: tuple[Path, ...]
+    include: tuple[Path, ...]
+    linker_script: Path | None
+    options: tuple[str, ...]
+    link_options: tuple[str, ...]
+    defines: tuple[str, ...]
+    linker_symbols: str
+
+
+def load_port(board: Board) -> Port:
+    """The port that the board's profile names. BoardError `port-unknown`.
+
+    `port.toml` in the port's directory lists `sources`, `include`, and, without an operating system, `linker_script`;
+    paths are relative to it. `options` are further options of the compiler, `link_options` of the linker.
+    """
+    assert board.firmware is not None
+    firmware = data_directory("firmware")
+    directory = firmware / "ports" / board.firmware.port
+    try:
+        table = tomllib.loads((directory / "port.toml").read_text(encoding="utf-8"))
+    except OSError as error:
+        ports = sorted(path.parent.name for path in firmware.glob("ports/*/port.toml"))
+        raise BoardError(
+            "port-unknown",
+            f"The profile of {board.id} names the port {board.firmware.port!r}, which does not exist.",
+            where=board.id,
+            try_=f"Set [firmware] port to one of {', '.join(ports)}.",
+        ) from error
+    script = table.get("linker_script")
+    ram_bytes = board.regions("ram")[0].usable_bytes if script else LARGE_RAM_BYTES
+    return Port(
+        sources=(
+            *sorted((firmware / "agent").glob("*.c")),
+            *((directory / name).resolve() for name in table["sources"]),
+        ),
+        include=(firmware / "agent", *((directory / name).resolve() for name in table["include"])),
+        linker_script=(directory / script).resolve() if script else None,
+        options=tuple(table.get("options", ())),
+        link_options=tuple(table.get("link_options", ())),
+        defines=(f"-DEDGEQ_MAX_PAYLOAD_BYTES={_payload_bytes(ram_bytes)}u",),
+        linker_symbols=_linker_symbols(board, ram_bytes) if script else "",
+    )
+
+
+def _payload_bytes(ram_bytes: int) -> int:
+    """Of a frame: as much as a small RAM can spare, enough on a large one that round trips do not matter."""
+    if ram_bytes < SMALL_RAM_BYTES:
+        return 512
+    return 2048 if ram_bytes >= LARGE_RAM_BYTES else 1024
+
+
+def _linker_symbols(board: Board, ram_bytes: int) -> str:
+    """Definitions for the linker script: the first region of each kind, without what is reserved at its beginning."""
+    flash, ram = board.regions("flash")[0], board.regions("ram")[0]
+    values = {
+        "EDGEQ_FLASH_START": flash.start + flash.reserved_bytes,
+        "EDGEQ_FLASH_BYTES": flash.usable_bytes,
+        "EDGEQ_RAM_START": ram.start + ram.reserved_bytes,
+        "EDGEQ_RAM_BYTES": ram.usable_bytes,
+        "EDGEQ_STACK_BYTES": 2048 if ram_bytes < SMALL_RAM_BYTES else 4096,
+    }
+    return "".join(f"{name} = {value:#x};\n" for name, value in values.items())
