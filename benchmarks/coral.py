@@ -2,8 +2,8 @@
 
 FILE holds compiled models: a list of {model, ops: [{i, op, ver, inputs, outputs, options}], cpu_ops, log}. Prints one
 JSON document: operators, operators_right, models, models_exact, misses, the confusion by operator, the statuses
-compared with logs where there are some; the leave-one-family-out result, for which the limits are fitted without the family; and
-the limits that fit all of FILE, with their bounds, to be compared with those of `edgeq/checks/coral_rules.py`.
+compared with logs where there are some; the leave-one-family-out result, for which the limits are fitted without the
+family; and the limits that fit all of FILE, with their bounds, beside which `edgeq/checks/coral_rules.py` has its own.
 """
 
 from __future__ import annotations

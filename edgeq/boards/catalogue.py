@@ -133,9 +133,10 @@ def load_board_file(path: Path) -> Board:
         board = Board.model_validate(data)
     except ValidationError as error:
         lines = key_lines(text)
-        found = [(line_of(lines, place), sentence) for place, sentence in map(_sentence, error.errors())]
-        line, sentence = min(found)
-        more = tuple(f"Also wrong, line {other}: {reason}" for other, reason in sorted(found)[1:])
+        found = sorted((line_of(lines, place), sentence) for place, sentence in map(_sentence, error.errors()))
+        found.sort(key=lambda one: "did you mean" not in one[1])
+        line, sentence = found[0]
+        more = tuple(f"Also wrong, line {other}: {reason}" for other, reason in found[1:])
         raise _invalid(path, line, sentence, more) from error
     if board.id != path.stem:
         line = line_of(key_lines(text), ("id",))

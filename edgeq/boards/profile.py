@@ -252,7 +252,7 @@ class Board(_Table):
     core: Core
     memory: tuple[Memory, ...] = ()
     """Regions, the preferred ones of a kind first; empty for the host, whose memory is not a limit."""
-    executors: Annotated[tuple[Executor, ...], Field(min_length=1)]
+    executors: tuple[Executor, ...]
     """What executes operators, the preferred first; the last one takes what the others leave."""
     firmware: Firmware | None = None
     virtual: Virtual | None = None
@@ -287,6 +287,8 @@ class Board(_Table):
     @model_validator(mode="after")
     def _executors_fit_the_core(self) -> Self:
         kinds = [executor.kind for executor in self.executors]
+        if not kinds:
+            raise ValueError("executors: at least one is needed.")
         if len(set(kinds)) != len(kinds):
             raise ValueError("executors: the same kind is listed twice.")
         for executor in self.executors:
