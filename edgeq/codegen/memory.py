@@ -25,11 +25,12 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Buffer `output` may overlap buffer `input` where output offset <= input offset - before_bytes."""
+    """Buffer `output` may overlap buffer `input` where output offset <= input offset - before_bytes; exact: where ==."""
 
     input: int
     output: int
     before_bytes: int
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class _Problem:
         self.buffers = buffers
         self.sizes = [aligned(b.size_bytes) for b in buffers]
         self.rules: dict[tuple[int, int], int] = {(r.input, r.output): r.before_bytes for r in rules}
+        self.exact = {(r.input, r.output) for r in rules if r.exact}
         self.conflicts: list[list[int]] = [
             [j for j, b in enumerate(buffers) if j != i and a.first <= b.last and b.first <= a.last]
             for i, a in enumerate(buffers)
@@ -66,9 +68,14 @@ class _Problem:
         """Whether buffer i at `at` and buffer j at `there` may live at once."""
         if at + self.sizes[i] <= there or there + self.sizes[j] <= at:
             return True
-        if (i, j) in self.rules and there <= at - self.rules[i, j]:
-            return True
-        return (j, i) in self.rules and at <= there - self.rules[j, i]
+        return self._allowed(i, at, j, there) or self._allowed(j, there, i, at)
+
+    def _allowed(self, source: int, source_at: int, result: int, result_at: int) -> bool:
+        """Whether a rule lets `result` overlap `source` at these offsets."""
+        if (source, result) not in self.rules:
+            return False
+        latest = source_at - self.rules[source, result]
+        return result_at == latest if (source, result) in self.exact else result_at <= latest
 
     def lowest(self, i: int, placed: Mapping[int, int]) -> int:
         """The lowest offset at which buffer i fits beside the placed ones."""

@@ -217,7 +217,7 @@ def _buffers(
         for overlap in step.overlaps:
             source, result = root[overlap.input], root[overlap.output]
             if last[source] == index and first[result] == index and source != result:
-                rules.append(Rule(position[source], position[result], overlap.before_bytes))
+                rules.append(Rule(position[source], position[result], overlap.before_bytes, overlap.exact))
         if step.scratch_bytes:
             scratch[index] = len(found)
             found.append((Buffer(f"scratch of {step.name} {index}", step.scratch_bytes, index, index), ()))

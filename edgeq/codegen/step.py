@@ -95,11 +95,13 @@ class Overlap:
     """The output may share bytes with the input if it starts at least `before_bytes` before the input's start.
 
     0: in place or anywhere before; negative: it may even start that much after. Without an Overlap they are disjoint.
+    exact: it may start nowhere but at the input's start (a kernel that writes channel by channel).
     """
 
     input: int
     output: int
     before_bytes: int
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
