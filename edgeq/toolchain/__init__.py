@@ -4,7 +4,7 @@
 PATH, else `zig cc`; for the host cc, gcc, clang or `zig cc`.
 """
 
-from edgeq.toolchain.build import build
+from edgeq.toolchain.build import build, model_source
 from edgeq.toolchain.compilers import Compiler, find_compiler
 from edgeq.toolchain.image import Image, Location, Sizes
 from edgeq.toolchain.manifest import Manifest, read_manifest
@@ -17,5 +17,6 @@ __all__ = [
     "Sizes",
     "build",
     "find_compiler",
+    "model_source",
     "read_manifest",
 ]

@@ -119,7 +119,7 @@ def _compile_and_link(recipe: _Recipe, scratch: Path, elf: Path) -> None:
 def _units(recipe: _Recipe, scratch: Path) -> list[tuple[Path, tuple[str, ...]]]:
     """Sources, each with its own options; the one that binds bundle and agent is written to `scratch`."""
     model = scratch / "edgeq_model.c"
-    model.write_text(_model_source(recipe), encoding="utf-8")
+    model.write_text(model_source(recipe.manifest, recipe.board), encoding="utf-8")
     options = (*recipe.manifest.compile_options, PROFILE_HOOK)
     generated = [(recipe.bundle / name, options) for name in recipe.manifest.sources()]
     return [*generated, *((source, AGENT_OPTIONS) for source in (model, *recipe.port.sources))]
@@ -136,13 +136,11 @@ def _link_flags(recipe: _Recipe, scratch: Path) -> tuple[str, ...]:
     return ("-nostdlib", "-nostartfiles", "-static", *options, *port.link_options, runtime)
 
 
-def _model_source(recipe: _Recipe) -> str:
+def model_source(manifest: Manifest, board: Board) -> str:
+    """The C file that binds a bundle to the agent: it defines `edgeq_model` (firmware/agent/agent.h)."""
     environment = Environment(loader=PackageLoader("edgeq.toolchain"), undefined=StrictUndefined, autoescape=False)
     return environment.get_template("model.c.j2").render(
-        m=recipe.manifest,
-        board=recipe.board.id,
-        version=__version__,
-        digest=bytes.fromhex(recipe.manifest.model_sha256),
+        m=manifest, board=board.id, version=__version__, digest=bytes.fromhex(manifest.model_sha256)
     )
 
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from cobs import cobs
 
@@ -19,7 +18,6 @@ from edgeq.boards.profile import Board
 from edgeq.toolchain import Image
 
 HELLO, WRITE, READ, RUN, LAYERS, MEMORY, RESET, FAULT = range(1, 9)
-BOOT = 0x20
 OK, PROGRESS, CORRUPT, VERSION, UNKNOWN, BAD_REQUEST, BAD_INDEX, BAD_RANGE, NO_SESSION, STALE, TOO_LONG = range(11)
 MODEL_FAILED, NO_PROFILE, INPUT_MISMATCH, TOO_MANY_RUNS, NOT_SUPPORTED = range(11, 16)
 TIMED, PROFILE, CHECK_INPUTS, CAPTURE = 1, 2, 4, 8
@@ -83,15 +81,15 @@ class Link:
         while not found or found[-1].status == PROGRESS:
             reply = self.receive()
             assert reply is not None, "no answer"
-            if reply.command != BOOT | 0x80:
+            if (reply.command, reply.sequence, reply.session) in (
+                (command | 0x80, self.sequence, self.session),
+                (0x80, 0, 0),
+            ):
                 found.append(reply)
         return found
 
     def ask(self, command: int, payload: bytes = b"", *, new: bool = True) -> Reply:
-        reply = self.replies(command, payload, new=new)[-1]
-        if reply.command != 0x80:
-            assert (reply.command, reply.sequence, reply.session) == (command | 0x80, self.sequence, self.session)
-        return reply
+        return self.replies(command, payload, new=new)[-1]
 
     def hello(self) -> Reply:
         """Opens a new session; repeats the probe, which is lost where the board is still starting."""
@@ -129,7 +127,7 @@ def run_request(runs: int, flags: int, *, layer: int = 0, offset: int = 0, lengt
 
 
 @contextmanager
-def powered(image: Image, board: Board, directory: Path) -> Iterator[Link]:
+def powered(image: Image, board: Board) -> Iterator[Link]:
     """The image under way on a board that is a process or a QEMU machine."""
     here, there = socket.socketpair()
     assert board.virtual is not None

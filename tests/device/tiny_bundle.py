@@ -1,7 +1,8 @@
 """A bundle written by hand after the contract in docs/architecture.md: a model whose every byte a test can foretell.
 
-output[i] = input_0[i] ^ 0x5A, and output[0] is a count of runs since the reset. input_1 is a command: 1 return an error, 2 read
-from an address that does not exist, 3 execute an undefined instruction, 4 run out of stack; input_1[1] lengthens layer 1.
+output[i] = input_0[i] ^ 0x5A, and output[0] is a count of runs since the reset. input_1[0] is a command: 1 return an
+error, 2 read from an address that does not exist, 3 execute an undefined instruction, 4 run out of stack; input_1[1]
+lengthens layer 1 by so many times 100,000 turns of a loop, which on a Cortex-M are two instructions each.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ void *tiny_input(void *arena, int index) {{ return (uint8_t *)arena + (index == 
 const void *tiny_output(const void *arena, int index) {{ (void)index; return (const uint8_t *)arena + OUTPUT; }}
 void tiny_reset(void *arena) {{ *(uint8_t *)arena = 0; }}
 
+__attribute__((noinline)) static void tiny_wait(uint32_t turns) {{
+#ifdef __arm__
+    __asm volatile(".syntax unified; 1: subs %0, %0, #1; bne 1b" : "+l"(turns) : : "cc");
+#else
+    for (volatile uint32_t i = 0; i < turns; ++i) {{ }}
+#endif
+}}
+
 __attribute__((noinline)) static int32_t tiny_overflow(volatile int32_t depth) {{
     volatile int32_t here[64];
     here[depth & 63] = depth;
@@ -59,7 +68,7 @@ int32_t tiny_invoke(void *arena) {{
     bytes[0]++;
     for (int32_t i = 0; i < {INPUT_BYTES}; ++i) bytes[OUTPUT + i] = bytes[INPUT + i] ^ 0x5A;
     HOOK(0);
-    for (volatile int32_t i = 0; i < bytes[COMMAND + 1] * 100000; ++i) {{ }}
+    if (bytes[COMMAND + 1] != 0) tiny_wait(bytes[COMMAND + 1] * 100000u);
     HOOK(1);
     const int32_t status = tiny_misbehave(bytes[COMMAND]);
     bytes[OUTPUT] = bytes[0];
