@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.plan import Plan
+from edgeq.errors import ModelError
 from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
 from edgeq.graph.writer import write_bytes
 
@@ -124,15 +125,18 @@ def _as_convolutions(graph: Graph) -> Graph:
 
 
 def _expected(plan: Plan, vectors: list[list[NDArray[Any]]]) -> list[list[NDArray[Any]]] | None:
-    """The reference's outputs, or None where it does not agree with TFLM."""
+    """The reference's outputs, or None where it does not agree with TFLM or does not take the model."""
     from edgeq.interpreter import Interpreter
 
     graph = plan.source
     kinds = {graph.tensors[t].type for op in graph.operators for t in op.outputs}
     if not {op.name for op in graph.operators} <= _AGREE or kinds != {TensorType.INT8}:
         return None
-    interpreter = Interpreter(write_bytes(_as_convolutions(graph)))
-    return [interpreter.run(vector) for vector in vectors]
+    try:
+        interpreter = Interpreter(write_bytes(_as_convolutions(graph)))
+        return [interpreter.run(vector) for vector in vectors]
+    except ModelError:
+        return None
 
 
 def vectors(plan: Plan) -> dict[str, bytes]:

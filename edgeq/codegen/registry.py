@@ -27,6 +27,10 @@ MODULES = (
     "edgeq.codegen.lower.unary",
     "edgeq.codegen.lower.softmax",
     "edgeq.codegen.lower.conversion",
+    "edgeq.codegen.variants.dsp.convolution",
+    "edgeq.codegen.variants.dsp.depthwise",
+    "edgeq.codegen.lower.movement",
+    "edgeq.codegen.lower.reduction",
 )
 """Where lowerings and variants are registered."""
 

@@ -19,6 +19,9 @@ from edgeq.graph.ir import Graph, Operator, Tensor, TensorType
 
 Optimize = Literal["speed", "balanced", "ram", "flash"]
 
+Fields = dict[str, int | float | tuple[int, ...] | tuple[float, ...]]
+"""A parameter structure's members by name."""
+
 C_TYPES = {
     TensorType.INT8: "int8_t",
     TensorType.UINT8: "uint8_t",

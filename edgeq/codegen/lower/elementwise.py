@@ -22,7 +22,7 @@ from edgeq.codegen.lower.common import (
     zero_point,
 )
 from edgeq.codegen.registry import lowering
-from edgeq.codegen.step import Constant, Node, Overlap, Step, Struct, Unsupported
+from edgeq.codegen.step import Constant, Fields, Node, Overlap, Step, Struct, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
 
 _QUANTIZED = (TensorType.INT8, TensorType.INT16)
@@ -106,7 +106,7 @@ def add(node: Node) -> Iterator[Step]:
     if shift > 0:
         raise Unsupported("Its output scale is far smaller than its inputs' scales.", "Convert the model again.")
     low, high = activation_range(node, result)
-    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+    fields: Fields = {
         **_shape(a, b, result),
         "left_shift": left,
         "a_offset": -zero_point(a),
@@ -136,7 +136,7 @@ def mul(node: Node) -> Iterator[Step]:
     activation = same_type(a, b, result)
     factor, shift = multiplier(scale(a) * scale(b) / scale(result))
     low, high = activation_range(node, result)
-    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+    fields: Fields = {
         **_shape(a, b, result),
         "a_offset": -zero_point(a),
         "b_offset": -zero_point(b),
@@ -156,7 +156,7 @@ def _squared_difference(node: Node) -> Step:
     common = 2 * max(scale(a), scale(b))
     (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
     factor, shift = multiplier(common * common / ((1 << 14) * scale(result)))
-    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+    fields: Fields = {
         **_shape(a, b, result),
         "left_shift": 7,
         "a_offset": -zero_point(a),
@@ -196,7 +196,7 @@ def prelu(node: Node) -> Iterator[Step]:
     require(node, a, b, result, types=(TensorType.INT8,))
     factor, shift = multiplier(scale(a) / scale(result))
     negative_factor, negative_shift = multiplier(scale(a) * scale(b) / scale(result))
-    fields: dict[str, int | float | tuple[int, ...] | tuple[float, ...]] = {
+    fields: Fields = {
         **_shape(a, b, result),
         "a_offset": -zero_point(a),
         "b_offset": -zero_point(b),

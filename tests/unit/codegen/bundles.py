@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,23 @@ CANARY = 64
 HOST = load_board("host")
 
 
+_objects = tempfile.TemporaryDirectory(prefix="edgeq-objects-")
+
+
+def _compiled(command: list[str], source: Path) -> str:
+    """The object file of a source; kernels that were compiled before are not compiled again."""
+    headers = sorted(source.parent.glob("**/*.h")) if source.stem == "model" else source.parent.glob("edgeq/*.h")
+    text = source.read_bytes() + b"".join(h.read_bytes() for h in sorted(headers))
+    if source.stem == "model":
+        text += (source.parents[1] / "include" / "model.h").read_bytes()
+    key = hashlib.sha256(repr(command).encode() + text).hexdigest()
+    place = Path(_objects.name) / f"{key}.o"
+    if not place.exists():
+        include = str(source.parents[1] / "include")
+        subprocess.run([*command, "-I", include, "-c", str(source), "-o", str(place)], check=True)
+    return str(place)
+
+
 class HostModel:
     """A bundle as a shared library: inputs in, outputs out, canaries around the arena checked at each run."""
 
@@ -30,20 +49,10 @@ class HostModel:
     ) -> None:
         codegen.write_bundle(bundle, place / "bundle")
         self.graph, self.name = graph, bundle.name
-        sources = sorted((place / "bundle" / "src").glob("*.c"))
         library = place / "model.so"
-        command = [
-            cc,
-            "-std=c99",
-            "-O1",
-            *WARNINGS,
-            *flags,
-            "-fPIC",
-            "-shared",
-            "-I",
-            str(place / "bundle" / "include"),
-        ]
-        subprocess.run([*command, *map(str, sources), "-o", str(library)], check=True)
+        command = [cc, "-std=c99", "-O1", *WARNINGS, *flags, "-fPIC"]
+        objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]
+        subprocess.run([cc, *flags, "-shared", *objects, "-o", str(library)], check=True)
         self.library = ctypes.CDLL(str(library))
         for kind in ("input", "output"):
             function = self._function(kind)
@@ -77,6 +86,7 @@ class HostModel:
 
 
 def build(graph: Graph, place: Path, *, optimize: str = "balanced", board: Board = HOST, **options: Any) -> HostModel:
+    """The graph's bundle on this computer, named `model`."""
     bundle = codegen.emit(codegen.plan(graph, board, name="model", optimize=optimize))
     return HostModel(bundle, graph, place, **options)
 

@@ -1,0 +1,110 @@
+"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN over constant axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from edgeq.codegen.lower.common import (
+    RANGE,
+    SUFFIX,
+    activations,
+    axis_of,
+    int_list,
+    multiplier,
+    require,
+    same_type,
+    scale,
+    strides,
+    zero_point,
+)
+from edgeq.codegen.registry import lowering
+from edgeq.codegen.step import Fields, Node, Step, Struct, Unsupported
+from edgeq.graph.ir import TensorType
+
+RANK = 4
+"""Kept and reduced loops that the kernel has, after neighbours were merged."""
+
+
+def loops(node: Node) -> dict[str, tuple[int, ...]]:
+    """Kept and reduced sizes and strides; neighbouring dimensions of a kind are merged."""
+    source = node.input(0)
+    axes = {axis_of(a, len(source.shape)) for a in int_list(node.constant(1, "axis"))}
+    found: dict[bool, list[list[int]]] = {False: [], True: []}
+    before: bool | None = None
+    for axis, (size, step) in enumerate(zip(source.shape, strides(source.shape), strict=True)):
+        kind = axis in axes
+        if size == 1:
+            continue
+        if before is kind:
+            found[kind][-1] = [found[kind][-1][0] * size, step]
+        else:
+            found[kind].append([size, step])
+        before = kind
+    result: dict[str, tuple[int, ...]] = {}
+    for kind, name in ((False, "kept"), (True, "reduced")):
+        if len(found[kind]) > RANK:
+            raise Unsupported(f"It reduces over too many separate dimensions (at most {RANK}).")
+        padded = [[1, 0]] * (RANK - len(found[kind])) + found[kind]
+        result[f"{name}_size"] = tuple(p[0] for p in padded)
+        result[f"{name}_stride"] = tuple(p[1] for p in padded)
+    if prod(result["kept_size"]) != node.output().elements:
+        raise Unsupported(f"Its output has the shape {list(node.output().shape)}.")
+    return result
+
+
+def _step(node: Node, kernel: str, type_: str, fields: Fields) -> Step:
+    source, result = node.input(0), node.output()
+    return Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel=kernel,
+        method="portable C",
+        calls=(f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{t{result.index}}});",),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=(Struct("params", type_, fields),),
+        sources=(f"{kernel}.c",),
+        headers=("reduction.h", "arithmetic.h"),
+        cost=source.elements * 8 + result.elements * 30,
+        code_bytes=300,
+    )
+
+
+@lowering("MEAN", "SUM")
+def mean(node: Node) -> Iterator[Step]:
+    """The sum without zero points, requantized; MEAN's division is part of the multiplier (QuantizedMeanOrSum)."""
+    source, result = node.input(0), node.output()
+    require(node, source, result, types=(TensorType.INT8, TensorType.INT16))
+    activation = same_type(source, result)
+    shape = loops(node)
+    count = prod(shape["reduced_size"])
+    factor, shift = multiplier(scale(source) / scale(result))
+    if node.operator.name == "MEAN":
+        up = min(count.bit_length() - 1, 32, 31 + shift)
+        factor, shift = (factor << up) // count, shift - up
+    if count * (RANGE[source.type][1] - RANGE[source.type][0]) >= 2**31:
+        raise Unsupported("Its sum may exceed 32 bits.", "Reduce in two layers.")
+    low, high = RANGE[result.type]
+    fields: Fields = {
+        **shape,
+        "start": -zero_point(source) * count,
+        "multiplier": factor,
+        "shift": shift,
+        "output_offset": zero_point(result),
+        "act_min": low,
+        "act_max": high,
+    }
+    yield _step(node, f"sum_{SUFFIX[activation]}", "sum_params", fields)
+
+
+@lowering("REDUCE_MAX", "REDUCE_MIN")
+def reduce_extremum(node: Node) -> Iterator[Step]:
+    """The largest or smallest stored value; input and output share the quantization."""
+    source, result = node.input(0), node.output()
+    require(node, source, result, types=(TensorType.INT8, TensorType.INT16))
+    activation = same_type(source, result)
+    if (scale(source), zero_point(source)) != (scale(result), zero_point(result)):
+        raise Unsupported("Its input and output have different scales.", "Convert the model again.")
+    kind = "max" if node.operator.name == "REDUCE_MAX" else "min"
+    yield _step(node, f"reduce_{kind}_{SUFFIX[activation]}", "reduce_params", {**loops(node)})

@@ -1,0 +1,39 @@
+/* Reductions: for each element of the kept loops, over all elements of the reduced loops; strides in elements. */
+#ifndef EDGEQ_REDUCTION_H
+#define EDGEQ_REDUCTION_H
+
+#include <stdint.h>
+
+#define EDGEQ_REDUCTION int32_t kept_size[4], kept_stride[4], reduced_size[4], reduced_stride[4]
+
+typedef struct {
+    EDGEQ_REDUCTION;
+} edgeq_reduce_params;
+
+/* start: what the sum begins with (the zero points); the sum is requantized. */
+typedef struct {
+    EDGEQ_REDUCTION;
+    int32_t start, multiplier, shift, output_offset, act_min, act_max;
+} edgeq_sum_params;
+
+/* Step a loop of four dimensions; 0 at the end, where everything is 0 again. */
+static inline int edgeq_step(const int32_t size[4], const int32_t stride[4], int32_t index[4], int32_t *at) {
+    for (int d = 3; d >= 0; d--) {
+        *at += stride[d];
+        if (++index[d] < size[d]) {
+            return 1;
+        }
+        *at -= stride[d] * size[d];
+        index[d] = 0;
+    }
+    return 0;
+}
+
+void edgeq_sum_s8(const edgeq_sum_params *p, const int8_t *input, int8_t *output);
+void edgeq_sum_s16(const edgeq_sum_params *p, const int16_t *input, int16_t *output);
+void edgeq_reduce_max_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
+void edgeq_reduce_max_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
+void edgeq_reduce_min_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
+void edgeq_reduce_min_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
+
+#endif
