@@ -1,7 +1,7 @@
 """The one intermediate representation, the .tflite reader and writer, and the verifier."""
 
 from edgeq.graph.ir import Graph, Operator, Quantization, Signature, Tensor, TensorType
-from edgeq.graph.reader import read, read_bytes
+from edgeq.graph.reader import read, read_bytes, read_file
 from edgeq.graph.verifier import verify
 from edgeq.graph.writer import write_bytes
 
@@ -14,6 +14,7 @@ __all__ = [
     "TensorType",
     "read",
     "read_bytes",
+    "read_file",
     "verify",
     "write_bytes",
 ]

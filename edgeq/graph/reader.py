@@ -279,12 +279,12 @@ def _guarded(work: Callable[[], Graph], where: str) -> Graph:
         ) from error
 
 
-def read(path: Path) -> Graph:
-    """Read and verify a `.tflite` file. ModelError with `model-not-found`, `not-a-tflite-model` or `model-damaged`."""
+def read_file(path: Path) -> bytes:
+    """The bytes of a model's file. ModelError with `model-not-found` or `model-too-large`."""
     try:
         if path.stat().st_size > MAXIMUM_BYTES:
             raise ModelError("model-too-large", f"{path} is larger than 2 GB.", where=str(path))
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelError(
             "model-not-found",
@@ -293,4 +293,8 @@ def read(path: Path) -> Graph:
             why=error.strerror,
             try_="Check the path; a model is a .tflite file.",
         ) from error
-    return read_bytes(data, where=str(path))
+
+
+def read(path: Path) -> Graph:
+    """Read and verify a `.tflite` file. ModelError as `read_file` and `read_bytes` raise it."""
+    return read_bytes(read_file(path), where=str(path))
