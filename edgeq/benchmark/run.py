@@ -1,0 +1,288 @@
+"""`bench`: run the model on the board with real inputs, time it, and hold it against this computer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.benchmark.divergence import diverging_layer
+from edgeq.benchmark.manifest import BenchManifest, Layer, Tensor, parse_manifest
+from edgeq.benchmark.result import (
+    Accuracy,
+    BenchReport,
+    Comparison,
+    Divergence,
+    LayerCost,
+    LinkReport,
+    MemoryReport,
+    Ticks,
+    best_class,
+)
+from edgeq.benchmark.samples import Samples, element_type, random_samples, samples_from_arrays
+from edgeq.boards import Board, load_board
+from edgeq.device.connection import connect
+from edgeq.device.flashed import load_flashed
+from edgeq.device.flashing import build_image
+from edgeq.device.messages import Hello
+from edgeq.device.session import Session
+from edgeq.errors import DeviceError, ToolError
+from edgeq.measure import Computed, Measured, Quantity, Unknown
+from edgeq.progress import Progress, silent
+from edgeq.toolchain import read_manifest
+
+Outputs = list[bytes]
+Reference = Callable[[Sequence[bytes]], Outputs]
+"""From one sample's inputs to its outputs, as bytes."""
+
+DEFAULT_RUNS = 10
+_RANDOM_SAMPLES = 4
+_UNITS = {"instructions": "instructions", "cycles": "cycles", "microseconds": "us", "nanoseconds": "ns"}
+
+
+def bench(
+    bundle_dir: Path | None,
+    board: Board,
+    *,
+    port: str | None = None,
+    x: Any = None,
+    y: Any = None,
+    origin: str = "data",
+    runs: int = DEFAULT_RUNS,
+    reference: tuple[str, Reference] | None = None,
+    progress: Progress = silent,
+) -> BenchReport:
+    """Measure what is flashed on `board` and compare its outputs with the host's, byte by byte.
+
+    bundle_dir: the bundle that the board must run (`wrong-model` otherwise); None takes what was flashed last.
+    x, y: samples (first axis) and labels; without `x` seeded random inputs. runs: timed runs, at least 1.
+    reference: a name and a function that gives the expected outputs; None builds the same bundle for this computer, and
+    leaves the comparison out where that is impossible (said in `findings`).
+    """
+    flashed = load_flashed(board.id)
+    manifest = _manifest(bundle_dir, flashed.manifest if flashed is not None else None)
+    image = flashed.image if flashed is not None else None
+    progress("connect", 0, None)
+    with connect(board, port=port) as session, ExitStack() as stack:
+        if manifest is not None and (bundle_dir is not None or port is None):
+            session.expect(model_sha256=manifest.model_sha256)
+        elif manifest is not None and manifest.model_sha256 != session.info.model_sha256:
+            manifest = None
+        if image is not None and image.model_sha256 != session.info.model_sha256:
+            image = None
+        inputs, outputs = _tensors(session, manifest)
+        samples = _samples(x, y, origin, inputs)
+        findings: list[str] = []
+        host = stack.enter_context(_HostReference(bundle_dir, findings)) if reference is None else None
+        named = reference or (host.named() if host is not None else None)
+
+        unit = _unit(session.info, board)
+        ticks = _time(session, samples.inputs[0], runs, unit, progress) if unit is not None else None
+        layers = _profile(session, samples.inputs[0], unit, manifest) if unit is not None else ()
+        got = _run_all(session, samples, progress)
+        expected = [named[1](sample) for sample in samples.inputs] if named is not None else None
+        comparison = None
+        if named is not None and expected is not None:
+            comparison = _compare(named[0], got, expected)
+            if comparison.first is not None and host is not None and host.session is not None:
+                layer = diverging_layer(session, host.session, samples.inputs[comparison.first.sample], manifest)
+                comparison = replace(comparison, first=replace(comparison.first, layer=layer))
+        return BenchReport(
+            board=board.id,
+            board_name=board.name,
+            hello=session.info,
+            image=image,
+            data=samples.origin,
+            ticks=ticks,
+            layers=layers,
+            memory=_memory(session, board),
+            comparison=comparison,
+            accuracy=_accuracy(samples, outputs[0], got, expected),
+            link=LinkReport(
+                session.transport.name,
+                session.statistics.requests,
+                session.statistics.repeated,
+                session.statistics.invalid_frames,
+            ),
+            findings=tuple(findings),
+        )
+
+
+def _samples(x: Any, y: Any, origin: str, inputs: Sequence[Tensor]) -> Samples:
+    if x is None:
+        return random_samples(inputs, _RANDOM_SAMPLES)
+    return samples_from_arrays(x, y, inputs, origin=origin)
+
+
+class _HostReference:
+    """The same bundle, built for this computer, as a process; `findings` learns why not, where that is impossible."""
+
+    def __init__(self, bundle_dir: Path | None, findings: list[str]) -> None:
+        self._bundle_dir = bundle_dir
+        self._findings = findings
+        self._stack = ExitStack()
+        self.session: Session | None = None
+
+    def __enter__(self) -> _HostReference:
+        if self._bundle_dir is None:
+            self._findings.append("No bundle was given, so the outputs were not compared with this computer's.")
+            return self
+        host = load_board("host")
+        try:
+            image = build_image(self._bundle_dir, host)
+            self.session = self._stack.enter_context(connect(host, image=image))
+        except (ToolError, DeviceError) as error:
+            self._findings.append(f"The outputs were not compared with this computer's: {error.what}")
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._stack.close()
+
+    def named(self) -> tuple[str, Reference] | None:
+        """Name and function, or None."""
+        if self.session is None:
+            return None
+        return "the same bundle, built for this computer", self.session.infer
+
+
+def _manifest(bundle_dir: Path | None, flashed: bytes | None) -> BenchManifest | None:
+    if bundle_dir is not None:
+        read_manifest(bundle_dir)
+        path = bundle_dir / "manifest.json"
+        return parse_manifest(path.read_bytes(), str(path))
+    return None if flashed is None else parse_manifest(flashed, "what was flashed")
+
+
+def _tensors(session: Session, manifest: BenchManifest | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Inputs and outputs: the manifest's, which must fit what the board says, or plain bytes."""
+    hello = session.info
+    if manifest is None:
+        return _plain(hello.input_bytes), _plain(hello.output_bytes)
+    sizes = tuple(t.bytes for t in manifest.inputs), tuple(t.bytes for t in manifest.outputs)
+    if sizes != (hello.input_bytes, hello.output_bytes):
+        raise DeviceError(
+            "wrong-model",
+            "The board's inputs and outputs have other sizes than the bundle's.",
+            where=session.transport.name,
+            try_=f"Flash the bundle: edgeq flash DIR --board {hello.board}",
+        )
+    return manifest.inputs, manifest.outputs
+
+
+def _plain(sizes: Sequence[int]) -> list[Tensor]:
+    return [Tensor(bytes=size, name=str(index)) for index, size in enumerate(sizes)]
+
+
+def _unit(hello: Hello, board: Board) -> tuple[str, str] | None:
+    """Unit and basis of the board's ticks; None if it has no timer."""
+    if hello.timer_kind not in _UNITS:
+        return None
+    step = f", in steps of {hello.timer_resolution}" if hello.timer_resolution > 1 else ""
+    if hello.timer_kind == "instructions":
+        emulator = board.virtual.emulator if board.virtual is not None else "an emulator"
+        return _UNITS[hello.timer_kind], f"instructions counted by {emulator}{step}; not a latency"
+    clock = f" at {hello.core_hz:,} Hz" if hello.core_hz else ""
+    return _UNITS[hello.timer_kind], f"the timer of {board.id}{clock}{step}"
+
+
+def _time(session: Session, sample: Sequence[bytes], runs: int, unit: tuple[str, str], progress: Progress) -> Ticks:
+    """A warm-up run, then `runs` timed ones without the profile."""
+    session.infer(sample)
+    ticks: list[int] = []
+    while len(ticks) < runs:
+        count = min(runs - len(ticks), session.info.max_runs)
+        _write(session, sample)
+        ticks += session.run(count, timed=True, progress=_shown(progress, "run", len(ticks), runs)).ticks
+        progress("run", len(ticks), runs)
+    return Ticks(tuple(ticks), *unit)
+
+
+def _profile(
+    session: Session, sample: Sequence[bytes], unit: tuple[str, str], manifest: BenchManifest | None
+) -> tuple[LayerCost, ...]:
+    """The layers' ticks in one profiled run."""
+    _write(session, sample)
+    session.run(timed=True, profile=True)
+    named = {layer.index: layer for layer in manifest.layers} if manifest is not None else {}
+    costs = []
+    for index, count in enumerate(session.layers()):
+        layer = named.get(index) or Layer(index=index, name=f"layer {index}")
+        costs.append(LayerCost(index, layer.name, layer.output, layer.kernel, layer.macs, Measured(count, *unit)))
+    return tuple(costs)
+
+
+def _shown(progress: Progress, what: str, done: int, total: int) -> Callable[[int, int], None]:
+    def show(runs: int, _layers: int) -> None:
+        progress(what, done + runs, total)
+
+    return show
+
+
+def _write(session: Session, sample: Sequence[bytes]) -> None:
+    for index, data in enumerate(sample):
+        session.write_input(index, data)
+
+
+def _run_all(session: Session, samples: Samples, progress: Progress) -> list[Outputs]:
+    """Each sample once, from the model's initial state."""
+    session.reset_model()
+    results = []
+    for done, sample in enumerate(samples.inputs):
+        results.append(session.infer(sample))
+        progress("samples", done + 1, len(samples))
+    return results
+
+
+def _compare(name: str, got: list[Outputs], expected: list[Outputs]) -> Comparison:
+    compared = differing = 0
+    first = None
+    for sample, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
+        for output, (board, host) in enumerate(zip(ours, theirs, strict=True)):
+            compared += max(len(board), len(host))
+            if board == host:
+                continue
+            places = [i for i, (b, h) in enumerate(zip(board, host, strict=False)) if b != h]
+            differing += len(places) + abs(len(board) - len(host))
+            if places and first is None:
+                first = Divergence(sample, output, places[0], board[places[0]], host[places[0]], None)
+    return Comparison(name, len(got), compared, differing, first)
+
+
+def _accuracy(samples: Samples, output: Tensor, got: list[Outputs], expected: list[Outputs] | None) -> Accuracy | None:
+    if samples.labels is None:
+        return None
+    board = _share(samples.labels, output, got)
+    host = Unknown("no reference") if expected is None else _share(samples.labels, output, expected)
+    return Accuracy(len(samples), board, host)
+
+
+def _share(labels: Sequence[int], output: Tensor, results: list[Outputs]) -> Measured:
+    type_ = element_type(output)
+    right = sum(
+        best_class(np.frombuffer(outputs[0], type_).tolist()) == label
+        for label, outputs in zip(labels, results, strict=True)
+    )
+    return Measured(right / len(labels), "fraction", "labelled samples")
+
+
+def _memory(session: Session, board: Board) -> MemoryReport:
+    use = session.memory()
+
+    def measured(value: int | None) -> Quantity:
+        if value is None:
+            return Unknown(f"the port of {board.id} does not measure it")
+        return Measured(value, "bytes", "painted memory on the board")
+
+    reserved = use.stack_reserved_bytes
+    return MemoryReport(
+        arena_planned=Computed(session.info.arena_bytes, "bytes", "the bundle's plan"),
+        arena_used=measured(use.arena_used_bytes),
+        stack_reserved=Computed(reserved, "bytes", "linked image") if reserved is not None else measured(None),
+        stack_used=measured(use.stack_used_bytes),
+        stack_used_by_run=measured(use.stack_used_by_run_bytes),
+        heap=measured(use.heap_bytes),
+    )
