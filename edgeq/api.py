@@ -11,7 +11,7 @@ from edgeq.progress import Progress, silent
 if TYPE_CHECKING:
     from edgeq.benchmark import BenchReport
     from edgeq.boards import Board
-    from edgeq.checks import CheckReport
+    from edgeq.checks import CheckReport, Fixed
     from edgeq.codegen import Bundle
     from edgeq.demonstration.run import DemoReport
     from edgeq.device import FlashReport
@@ -43,18 +43,42 @@ def convert(
     )
 
 
-def check(model: Path | str, boards: Sequence[Board | str | Path], *, progress: Progress = silent) -> list[CheckReport]:
-    """Check a `.tflite` file against boards: operators, types, memory. One report a board; nothing is executed."""
+def check(
+    model: Path | str,
+    boards: Sequence[Board | str | Path],
+    *,
+    budget: str | None = None,
+    progress: Progress = silent,
+) -> list[CheckReport]:
+    """Check a `.tflite` file against boards: operators, types, memory, speed. One report a board; nothing is executed.
+
+    `budget` (`flash=256k,ram=64k,latency=20ms`) makes an error of whatever exceeds it.
+    """
+    from edgeq import checks
     from edgeq.boards import load_board
-    from edgeq.checks import check as examine
     from edgeq.graph import read
 
+    limits = checks.parse_budget(budget) if budget else {}
     graph = read(Path(model))
+    plans = checks.Plans(graph)
     reports = []
     for done, board in enumerate(boards):
         progress("checking", done, len(boards))
-        reports.append(examine(graph, load_board(board)))
+        report = checks.check(graph, load_board(board), name=Path(model).stem, plans=plans)
+        reports.append(checks.apply_budget(report, limits))
     return reports
+
+
+def fix(model: Path | str, out: Path | str) -> list[Fixed]:
+    """Apply every mechanical remedy of `check` to a `.tflite` file, written to `out` (whole or not at all)."""
+    from edgeq import checks
+    from edgeq.files import write_file
+    from edgeq.graph import read, verify, write_bytes
+
+    graph, fixed = checks.fix(read(Path(model)))
+    verify(graph)
+    write_file(Path(out), write_bytes(graph))
+    return list(fixed)
 
 
 def bundle(
@@ -68,9 +92,13 @@ def bundle(
     """Compile a `.tflite` file to C sources for a board, written to the directory `out` (whole or not at all)."""
     from edgeq import codegen
     from edgeq.boards import load_board
-    from edgeq.graph import read
+    from edgeq.graph import read_bytes, read_file
 
     path = Path(model)
-    result = codegen.emit(codegen.plan(read(path), load_board(board), name=name or path.stem, optimize=optimize))
+    content = read_file(path)
+    plan = codegen.plan(
+        read_bytes(content, where=str(path)), load_board(board), name=name or path.stem, optimize=optimize
+    )
+    result = codegen.emit(plan, content)
     codegen.write_bundle(result, Path(out))
     return result

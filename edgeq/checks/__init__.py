@@ -1,6 +1,20 @@
 """Graph x Board -> CheckReport: findings, placement, memory, speed."""
 
-from edgeq.checks.check import check
+from edgeq.checks.budget import apply_budget, parse_budget
+from edgeq.checks.check import Plans, check
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use, document
+from edgeq.checks.fix import Fixed, fix
 
-__all__ = ["CheckReport", "Finding", "Placement", "Use", "check", "document"]
+__all__ = [
+    "CheckReport",
+    "Finding",
+    "Fixed",
+    "Placement",
+    "Plans",
+    "Use",
+    "apply_budget",
+    "check",
+    "document",
+    "fix",
+    "parse_budget",
+]

@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 from edgeq.boards.profile import Board, EdgeTpu
 from edgeq.checks import coral
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
-from edgeq.codegen.plan import Plan, plan
+from edgeq.codegen.plan import Plan, plan, target, unsupported
+from edgeq.codegen.step import Target
 from edgeq.errors import ModelError
-from edgeq.graph.ir import Graph, Tensor
+from edgeq.graph.ir import Graph, Operator, Tensor
 from edgeq.measure import Quantity, Unknown
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
-def check(graph: Graph, board: Board) -> CheckReport:
-    """Will every operator run where the user thinks it runs, does it fit, how fast, and if not, what to change."""
-    findings = list(run_rules(Model(graph, board)))
+class Plans:
+    """What the compiler says of one graph, kept from board to board: boards with equal cores share a plan."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._plans: dict[Target, Plan] = {}
+
+    @cached_property
+    def unsupported(self) -> list[tuple[Operator, str, str]]:
+        """Every operator that cannot be lowered, with reason and what to try."""
+        return unsupported(self._graph)
+
+    def of(self, board: Board) -> Plan:
+        """The plan for a board's core. ModelError where there is none."""
+        key = target(board, "balanced")
+        if key not in self._plans:
+            self._plans[key] = plan(self._graph, board)
+        return self._plans[key]
+
+
+def check(graph: Graph, board: Board, *, name: str | None = None, plans: Plans | None = None) -> CheckReport:
+    """Will every operator run where the user thinks it runs, does it fit, how fast, and if not, what to change.
+
+    `plans` are those of the same graph, if it is checked against several boards.
+    """
+    plans = plans or Plans(graph)
+    findings = list(run_rules(Model(graph, board, plans.unsupported if board.executor("generated-c") else ())))
     placements: tuple[Placement, ...] = ()
     memory: tuple[Use, ...] = ()
     details: dict[str, Quantity] = {}
     latency: Quantity = Unknown("there is no basis for an estimate on this board")
     if board.executor("generated-c"):
         blocked = {f.operator for f in findings if f.rule == "operator-not-supported" and f.operator is not None}
-        plan = None if blocked else _plan(graph, board, findings)
+        plan = None if blocked else _plan(plans, board, findings)
         placements = _generated(graph, plan, blocked)
         if plan is not None:
             memory = memory_of(plan, board)
@@ -41,7 +67,7 @@ def check(graph: Graph, board: Board) -> CheckReport:
     return CheckReport(
         board=board.id,
         board_name=board.name,
-        model=graph.name,
+        model=name or graph.name,
         model_sha256=graph.digest,
         findings=tuple(findings),
         placements=placements,
@@ -51,10 +77,10 @@ def check(graph: Graph, board: Board) -> CheckReport:
     )
 
 
-def _plan(graph: Graph, board: Board, findings: list[Finding]) -> Plan | None:
+def _plan(plans: Plans, board: Board, findings: list[Finding]) -> Plan | None:
     """The compile plan; where there is none although each operator is supported, the reason is a finding."""
     try:
-        return plan(graph, board)
+        return plans.of(board)
     except ModelError as error:
         findings.append(
             Finding(

@@ -10,7 +10,7 @@ A rule yields one Found for each place it applies to, with the value found there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
 
@@ -28,6 +28,8 @@ class Model:
 
     graph: Graph
     board: Board
+    unsupported: Sequence[tuple[Operator, str, str]]
+    """What the generated C cannot do: operator, reason, what to try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 )
 def operator_not_supported(model: Model) -> Iterator[Found]:
     """Every operator must be one that EdgeQ can compile to C, with these types, shapes and options."""
-    from edgeq.codegen.plan import unsupported
-
-    for operator, reason, try_ in unsupported(model.graph):
+    for operator, reason, try_ in model.unsupported:
         output = model.graph.tensors[operator.outputs[0]] if operator.outputs else None
         yield Found(
             f"version {operator.version}: {reason}", operator, None if output is None else output.name, try_ or None

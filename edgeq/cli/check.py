@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeq.cli.common import DebugOption, JsonOption, QuietOption, Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def check(
@@ -17,6 +20,13 @@ def check(
         list[str] | None, typer.Option("--board", "-b", help="A board's id; repeat it, or `all`, for a matrix.")
     ] = None,
     board_file: Annotated[list[Path] | None, typer.Option(help="A board's file; may be repeated.")] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Apply the remedies that are mechanical; check the result.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where --fix writes the model.")] = None,
+    budget: Annotated[str | None, typer.Option(help="A gate: flash=256k,ram=64k,latency=20ms.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write the findings as SARIF.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Show every finding and every operator.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -31,7 +41,9 @@ def check(
         from edgeq.boards import list_boards
         from edgeq.checks import document
         from edgeq.errors import UsageError
-        from edgeq.report.check_text import render_check
+        from edgeq.files import write_file
+        from edgeq.report import check_ci
+        from edgeq.report.check_text import render_check, render_fixed
 
         boards = [*(board or ()), *(board_file or ())]
         if not boards:
@@ -39,6 +51,23 @@ def check(
                 "board-missing", "No board is named.", try_="Give --board BOARD; `edgeq boards list` shows them."
             )
         named = list_boards() if "all" in boards else boards
-        reports = api.check(model, named, progress=verb.progress)
-        fits = all(report.fits for report in reports)
-        verb.finish(document(reports), lambda console: render_check(console, reports, all_=all_), ok=fits)
+        if fix != (out is not None):
+            raise UsageError(
+                "bad-option", "--fix and -o belong together.", try_="edgeq check MODEL --fix -o OUT.tflite"
+            )
+        fixed = api.fix(model, out) if out else []
+        checked = out or model
+        reports = api.check(checked, named, budget=budget, progress=verb.progress)
+        if sarif:
+            write_file(sarif, check_ci.sarif(reports, str(checked)))
+        if junit:
+            write_file(junit, check_ci.junit(reports, str(checked)))
+        body = document(reports)
+        if fix:
+            body["fixed"] = [one.to_json() for one in fixed]
+
+        def render(console: Console) -> None:
+            render_fixed(console, fixed)
+            render_check(console, reports, all_=all_)
+
+        verb.finish(body, render, ok=all(report.fits for report in reports))

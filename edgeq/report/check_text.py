@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeq.checks.findings import CheckReport, Finding, Use
+from edgeq.checks.fix import Fixed
 from edgeq.measure import Computed, Estimated, Measured, Quantity, Unknown
 from edgeq.report.boards_text import bytes_text
 
@@ -35,6 +36,12 @@ def render_check(console: Console, reports: Sequence[CheckReport], *, all_: bool
         _render_one(console, reports[0], all_)
     else:
         _render_matrix(console, reports)
+
+
+def render_fixed(console: Console, fixed: Sequence[Fixed]) -> None:
+    """What --fix did, and what it keeps of the outputs."""
+    for one in fixed:
+        console.print(f"[green]fixed[/] [dim]{one.rule}[/] {escape(one.what)} [dim]({escape(one.kept)})[/]")
 
 
 def _render_one(console: Console, report: CheckReport, all_: bool) -> None:
