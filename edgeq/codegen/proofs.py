@@ -126,6 +126,8 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
         t, goal = steps[left], wanted[left]
         least = np.where(t <= high[left], goal - t * m[:, None], -_FAR).max(axis=1)
         most = np.where(t > low[left], goal - (t - 1) * m[:, None], _FAR).min(axis=1)
+        if bool((most <= least).all()):
+            continue
         shifted = deltas[None, :] * m[:, None]
         candidate = -((shifted - least[:, None]) >> 32)
         fits = (candidate << 32) < most[:, None] - shifted
@@ -157,7 +159,10 @@ def _proven(exact: Requantization, form: ShortForm) -> bool:
 
 def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = ()) -> ShortForm | None:
     """The first proven short form: preferred shifts (layers with the same one share code), then precise to coarse."""
-    live = exact(exact.low[:, None])[:, 0] != exact(exact.high[:, None])[:, 0]
+    least, greatest = exact(exact.low[:, None])[:, 0], exact(exact.high[:, None])[:, 0]
+    if bool(((least < exact.zero_point) & (greatest > exact.zero_point)).any()):
+        return None  # ties away from zero put the steps below and above the zero point on different lines
+    live = least != greatest
     most = int(exact.exponent[live].min()) - 1 if bool(live.any()) else 8
     for shift in (*shifts, *range(min(most, 12), 0, -1)):
         if 0 < shift <= most and (form := short_form(exact, up, shift)) is not None:

@@ -29,8 +29,13 @@ MODULES = (
     "edgeq.codegen.lower.conversion",
     "edgeq.codegen.variants.dsp.convolution",
     "edgeq.codegen.variants.dsp.depthwise",
+    "edgeq.codegen.variants.dsp.elementwise",
+    "edgeq.codegen.variants.dsp.fully_connected",
+    "edgeq.codegen.variants.dsp.pooling",
     "edgeq.codegen.lower.movement",
     "edgeq.codegen.lower.reduction",
+    "edgeq.codegen.lower.matrix",
+    "edgeq.codegen.lower.choice",
 )
 """Where lowerings and variants are registered."""
 
