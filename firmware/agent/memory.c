@@ -5,8 +5,8 @@
 
 #define ARENA_PAINT        0xA5u
 #define STACK_PAINT        0xEDE6EDE6u
-/* Left alone below the painting function's own frame: its callees and red zone. */
-#define STACK_MARGIN_BYTES 128u
+/* Left alone below the painting function's frame address: its own variables. */
+#define STACK_MARGIN_BYTES 64u
 
 void edgeq_arena_paint(const edgeq_model_t *model) {
     memset(model->arena, (int)ARENA_PAINT, model->arena_bytes);

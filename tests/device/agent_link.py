@@ -53,6 +53,7 @@ class Link:
     def __init__(self, stream: socket.socket) -> None:
         self.stream = stream
         self.buffer = b""
+        self.last_frame = b""
         self.session = 0x1000
         self.sequence = 0
 
@@ -71,7 +72,10 @@ class Link:
                 raise EOFError("the agent has hung up")
             self.buffer += received
         frame, self.buffer = self.buffer.split(b"\0", 1)
-        return decode(frame) if frame else self.receive(timeout_s)
+        if not frame:
+            return self.receive(timeout_s)
+        self.last_frame = frame
+        return decode(frame)
 
     def replies(self, command: int, payload: bytes = b"", *, new: bool = True) -> list[Reply]:
         """Progress frames and the reply to a request, which is repeated as it was if not `new`."""
