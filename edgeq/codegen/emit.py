@@ -337,6 +337,18 @@ def _tensor_json(tensor: Tensor) -> dict[str, Any]:
     }
 
 
+def _output_place(plan: Plan, step: Step) -> dict[str, Any]:
+    """Where in the arena a layer's output lies after it, and in which layout."""
+    tensor = step.outputs[0]
+    layout = step.layout(tensor)
+    parameters = "".join(f" {name}={value}" for name, value in layout.parameters)
+    return {
+        "output_offset": plan.addresses[tensor],
+        "output_bytes": layout.size_bytes or plan.graph.tensors[tensor].size_bytes,
+        "output_layout": f"{layout.name}{f' +{layout.bias}' if layout.bias else ''}{parameters}",
+    }
+
+
 def _manifest(plan: Plan, files: Mapping[str, bytes]) -> dict[str, Any]:
     tensors = plan.graph.tensors
     return {
@@ -357,6 +369,7 @@ def _manifest(plan: Plan, files: Mapping[str, bytes]) -> dict[str, Any]:
                 "operator": step.operator,
                 "name": step.name,
                 "output": tensors[step.outputs[0]].name if step.outputs else None,
+                **(_output_place(plan, step) if step.outputs else {}),
                 "kernel": step.kernel,
                 "macs": step.macs,
             }
