@@ -1,7 +1,7 @@
-"""Where two boards that run the same bundle part ways: the first layer whose output differs, with the values.
+"""Where a board and this computer part ways: the first layer whose output differs, with the values.
 
-Both capture a layer's output right after the layer, since later layers reuse its place. Where the manifest does not say
-where it lies, the whole arena is compared, scratch included.
+Both run the same model, but not the same kernels, and their arenas are planned apart. A layer's output is captured on
+both right after the layer, since later layers reuse its place; layers that compute the same tensor have its name.
 """
 
 from __future__ import annotations
@@ -14,29 +14,46 @@ from edgeq.device.messages import Capture, Space
 from edgeq.device.session import Session
 
 _SHOWN_BYTES = 16
+Side = tuple[Session, BenchManifest | None]
 
 
-def diverging_layer(
-    board: Session, host: Session, sample: Sequence[bytes], manifest: BenchManifest | None
-) -> LayerDivergence | None:
-    """The first layer whose output differs; None if none is found or the board has no room for a capture."""
-    window = min(board.info.spare_bytes, host.info.spare_bytes)
-    if window == 0:
-        return None
-    named = {entry.index: entry for entry in manifest.layers} if manifest is not None else {}
-    for index in range(board.info.layers):
-        layer = named.get(index) or Layer(index=index, name=f"layer {index}")
-        start, length = 0, board.info.arena_bytes
-        if layer.output_offset is not None and layer.output_bytes is not None:
-            start, length = layer.output_offset, layer.output_bytes
-        for offset in range(start, start + length, window):
-            place = Capture(index, offset, min(window, start + length - offset))
-            ours, theirs = (_captured(session, sample, place) for session in (board, host))
-            if ours != theirs:
-                at = next(i for i, (got, expected) in enumerate(zip(ours, theirs, strict=True)) if got != expected)
-                shown = slice(at, at + _SHOWN_BYTES)
-                return LayerDivergence(index, layer.name, layer.output, offset + at, ours[shown], theirs[shown])
+def diverging_layer(board: Side, host: Side, sample: Sequence[bytes]) -> LayerDivergence | None:
+    """The first layer whose output differs; None if none does, or if the manifests do not say where outputs lie."""
+    suspect_from = 0
+    for layer, counterpart in _pairs(board[1], host[1]):
+        ours, theirs = _output(board[0], layer, sample), _output(host[0], counterpart, sample)
+        if ours != theirs:
+            at = next(i for i, (got, expected) in enumerate(zip(ours, theirs, strict=True)) if got != expected)
+            shown = slice(at, at + _SHOWN_BYTES)
+            return LayerDivergence(layer.index, suspect_from, layer.name, layer.output, at, ours[shown], theirs[shown])
+        suspect_from = layer.index + 1
     return None
+
+
+def _pairs(board: BenchManifest | None, host: BenchManifest | None) -> list[tuple[Layer, Layer]]:
+    if board is None or host is None:
+        return []
+    by_output = {layer.output: layer for layer in host.layers if layer.output_offset is not None}
+    pairs = []
+    for layer in board.layers:
+        counterpart = by_output.get(layer.output)
+        if layer.output_offset is None or counterpart is None:
+            continue
+        if (layer.output_bytes, layer.output_layout) == (counterpart.output_bytes, counterpart.output_layout):
+            pairs.append((layer, counterpart))
+    return pairs
+
+
+def _output(session: Session, layer: Layer, sample: Sequence[bytes]) -> bytes:
+    """A layer's whole output, captured in as many runs as the board's spare memory demands."""
+    start, length = layer.output_offset or 0, layer.output_bytes or 0
+    window = min(session.info.spare_bytes, length)
+    if window == 0:
+        return b""
+    parts = []
+    for offset in range(0, length, window):
+        parts.append(_captured(session, sample, Capture(layer.index, start + offset, min(window, length - offset))))
+    return b"".join(parts)
 
 
 def _captured(session: Session, sample: Sequence[bytes], place: Capture) -> bytes:

@@ -26,7 +26,9 @@ class Layer(LayerEntry):
     operator: int | None = None
     output: str | None = None
     output_offset: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Where in the arena the output lies after the layer."""
     output_bytes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    output_layout: str = "nhwc"
     kernel: str = ""
     macs: int | None = None
 

@@ -70,9 +70,14 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class LayerDivergence:
-    """The first layer whose output on the board differs from the host's, and where in the arena."""
+    """The first layer whose output on the board differs from the host's, and where in the output.
+
+    `suspect_from`: the first layer behind the last equal one; it lies before `index` where the two sides keep the
+    tensors between in layouts that cannot be compared.
+    """
 
     index: int
+    suspect_from: int
     name: str
     output: str | None
     offset: int
@@ -82,9 +87,10 @@ class LayerDivergence:
     def to_json(self) -> dict[str, object]:
         return {
             "index": self.index,
+            "suspect_from": self.suspect_from,
             "name": self.name,
             "output": self.output,
-            "arena_offset": self.offset,
+            "offset": self.offset,
             "board": list(self.board_bytes),
             "host": list(self.host_bytes),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -36,10 +38,12 @@ from edgeq.progress import Progress, silent
 from edgeq.toolchain import read_manifest
 
 Outputs = list[bytes]
-Reference = Callable[[Sequence[bytes]], Outputs]
-"""From one sample's inputs to its outputs, as bytes."""
 
-DEFAULT_RUNS = 10
+DEFAULT_RUNS = 30
+_REFERENCE = "the same model, compiled for this computer"
+_FIRST_RUNS = 3
+_NARROW = 0.001
+"""Timing ends when the mean's 95 % confidence interval is this share of it to either side."""
 _RANDOM_SAMPLES = 4
 _UNITS = {"instructions": "instructions", "cycles": "cycles", "microseconds": "us", "nanoseconds": "ns"}
 
@@ -53,15 +57,15 @@ def bench(
     y: Any = None,
     origin: str = "data",
     runs: int = DEFAULT_RUNS,
-    reference: tuple[str, Reference] | None = None,
+    host_bundle: Path | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Measure what is flashed on `board` and compare its outputs with the host's, byte by byte.
 
     bundle_dir: the bundle that the board must run (`wrong-model` otherwise); None takes what was flashed last.
-    x, y: samples (first axis) and labels; without `x` seeded random inputs. runs: timed runs, at least 1.
-    reference: a name and a function that gives the expected outputs; None builds the same bundle for this computer, and
-    leaves the comparison out where that is impossible (said in `findings`).
+    x, y: samples (first axis) and labels; without `x` seeded random inputs. runs: timed runs at most; they end earlier
+    where they hardly differ. host_bundle: the model's bundle for the board `host`, which gives the expected outputs;
+    without one `bundle_dir` is built for this computer, and where that is impossible `findings` says so.
     """
     flashed = load_flashed(board.id)
     manifest = _manifest(bundle_dir, flashed.manifest if flashed is not None else None)
@@ -77,20 +81,18 @@ def bench(
         inputs, outputs = _tensors(session, manifest)
         samples = _samples(x, y, origin, inputs)
         findings: list[str] = []
-        host = stack.enter_context(_HostReference(bundle_dir, findings)) if reference is None else None
-        named = reference or (host.named() if host is not None else None)
+        host = stack.enter_context(_HostReference(host_bundle or bundle_dir, session.info.model_sha256, findings))
 
         unit = _unit(session.info, board)
         ticks = _time(session, samples.inputs[0], runs, unit, progress) if unit is not None else None
         layers = _profile(session, samples.inputs[0], unit, manifest) if unit is not None else ()
         got = _run_all(session, samples, progress)
-        expected = [named[1](sample) for sample in samples.inputs] if named is not None else None
-        comparison = None
-        if named is not None and expected is not None:
-            comparison = _compare(named[0], got, expected)
-            if comparison.first is not None and host is not None and host.session is not None:
-                layer = diverging_layer(session, host.session, samples.inputs[comparison.first.sample], manifest)
-                comparison = replace(comparison, first=replace(comparison.first, layer=layer))
+        expected = [host.session.infer(sample) for sample in samples.inputs] if host.session is not None else None
+        comparison = None if expected is None else _compare(got, expected)
+        if comparison is not None and comparison.first is not None and host.session is not None:
+            sample = samples.inputs[comparison.first.sample]
+            layer = diverging_layer((session, manifest), (host.session, host.manifest), sample)
+            comparison = replace(comparison, first=replace(comparison.first, layer=layer))
         return BenchReport(
             board=board.id,
             board_name=board.name,
@@ -119,34 +121,34 @@ def _samples(x: Any, y: Any, origin: str, inputs: Sequence[Tensor]) -> Samples:
 
 
 class _HostReference:
-    """The same bundle, built for this computer, as a process; `findings` learns why not, where that is impossible."""
+    """The model's bundle for this computer, as a process; `findings` learns why there is none."""
 
-    def __init__(self, bundle_dir: Path | None, findings: list[str]) -> None:
+    def __init__(self, bundle_dir: Path | None, model_sha256: str, findings: list[str]) -> None:
         self._bundle_dir = bundle_dir
+        self._model_sha256 = model_sha256
         self._findings = findings
         self._stack = ExitStack()
         self.session: Session | None = None
+        self.manifest: BenchManifest | None = None
 
     def __enter__(self) -> _HostReference:
         if self._bundle_dir is None:
-            self._findings.append("No bundle was given, so the outputs were not compared with this computer's.")
+            self._findings.append("The model is not at hand, so the outputs were not compared with this computer's.")
             return self
         host = load_board("host")
         try:
             image = build_image(self._bundle_dir, host)
-            self.session = self._stack.enter_context(connect(host, image=image))
+            session = self._stack.enter_context(connect(host, image=image))
         except (ToolError, DeviceError) as error:
             self._findings.append(f"The outputs were not compared with this computer's: {error.what}")
+            return self
+        self.manifest = _manifest(self._bundle_dir, None)
+        session.expect(model_sha256=self._model_sha256)
+        self.session = session
         return self
 
     def __exit__(self, *about: object) -> None:
         self._stack.close()
-
-    def named(self) -> tuple[str, Reference] | None:
-        """Name and function, or None."""
-        if self.session is None:
-            return None
-        return "the same bundle, built for this computer", self.session.infer
 
 
 def _manifest(bundle_dir: Path | None, flashed: bytes | None) -> BenchManifest | None:
@@ -193,12 +195,19 @@ def _time(session: Session, sample: Sequence[bytes], runs: int, unit: tuple[str,
     """A warm-up run, then `runs` timed ones without the profile."""
     session.infer(sample)
     ticks: list[int] = []
-    while len(ticks) < runs:
-        count = min(runs - len(ticks), session.info.max_runs)
+    while len(ticks) < runs and not _narrow(ticks):
+        count = min(max(_FIRST_RUNS, len(ticks)), runs - len(ticks), session.info.max_runs)
         _write(session, sample)
         ticks += session.run(count, timed=True, progress=_shown(progress, "run", len(ticks), runs)).ticks
         progress("run", len(ticks), runs)
     return Ticks(tuple(ticks), *unit)
+
+
+def _narrow(ticks: Sequence[int]) -> bool:
+    if len(ticks) < _FIRST_RUNS:
+        return False
+    half_width = 1.96 * statistics.stdev(ticks) / math.sqrt(len(ticks))
+    return half_width <= _NARROW * statistics.fmean(ticks)
 
 
 def _profile(
@@ -237,7 +246,7 @@ def _run_all(session: Session, samples: Samples, progress: Progress) -> list[Out
     return results
 
 
-def _compare(name: str, got: list[Outputs], expected: list[Outputs]) -> Comparison:
+def _compare(got: list[Outputs], expected: list[Outputs]) -> Comparison:
     compared = differing = 0
     first = None
     for sample, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
@@ -249,7 +258,7 @@ def _compare(name: str, got: list[Outputs], expected: list[Outputs]) -> Comparis
             differing += len(places) + abs(len(board) - len(host))
             if places and first is None:
                 first = Divergence(sample, output, places[0], board[places[0]], host[places[0]], None)
-    return Comparison(name, len(got), compared, differing, first)
+    return Comparison(_REFERENCE, len(got), compared, differing, first)
 
 
 def _accuracy(samples: Samples, output: Tensor, got: list[Outputs], expected: list[Outputs] | None) -> Accuracy | None:
