@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeq.progress import Progress, silent
@@ -27,19 +29,33 @@ def convert(
     data: Any = None,
     eval_data: Any = None,
     scheme: str = "int8",
-    io: str = "int8",
+    io: str | None = None,
+    calibration: str = "minmax",
+    allow_float: bool = False,
     unsafe: bool = False,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Quantize a Keras model (a file, a SavedModel directory or a `keras.Model`) into the `.tflite` file `out`.
 
-    `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. Raises ModelError,
-    DataError, UsageError for input that cannot be used, ToolError if TensorFlow is missing; `out` is whole or absent.
+    `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. `io` is the type
+    of inputs and outputs (by default the scheme's own). Raises ModelError, DataError, UsageError for input that cannot
+    be used, ToolError if TensorFlow is missing; `out` is whole or absent.
     """
     from edgeq.quantization import convert as quantize
 
     return quantize(
-        model, Path(out), data=data, eval_data=eval_data, scheme=scheme, io=io, unsafe=unsafe, progress=progress
+        model,
+        Path(out),
+        data=data,
+        eval_data=eval_data,
+        scheme=scheme,
+        io=io,
+        calibration=calibration,
+        allow_float=allow_float,
+        unsafe=unsafe,
+        seed=seed,
+        progress=progress,
     )
 
 
@@ -102,3 +118,87 @@ def bundle(
     result = codegen.emit(plan, content)
     codegen.write_bundle(result, Path(out))
     return result
+
+
+@contextmanager
+def _bundled(model: Path, board: Board) -> Iterator[Path]:
+    """The bundle directory of `model`: itself, or one made from a `.tflite` file that is gone afterwards."""
+    if model.is_dir():
+        yield model
+        return
+    with TemporaryDirectory(prefix="edgeq-") as place:
+        directory = Path(place) / "bundle"
+        bundle(model, board, directory)
+        yield directory
+
+
+@contextmanager
+def _host_bundle(bundle_dir: Path) -> Iterator[Path | None]:
+    """The model in a bundle, compiled to portable C for this computer; None where the bundle does not carry it."""
+    from edgeq.boards import load_board
+    from edgeq.toolchain import read_manifest
+
+    model = bundle_dir / "golden" / "model.tflite"
+    if not model.is_file():
+        yield None
+        return
+    with TemporaryDirectory(prefix="edgeq-") as place:
+        directory = Path(place) / "bundle"
+        bundle(model, load_board("host"), directory, name=read_manifest(bundle_dir).name)
+        yield directory
+
+
+def flash(
+    model: Path | str, board: Board | str | Path, *, port: str | None = None, progress: Progress = silent
+) -> FlashReport:
+    """Build the firmware of a `.tflite` file or a bundle directory, put it onto the board, hear from it that it runs."""
+    from edgeq.boards import load_board
+    from edgeq.device import flash as put
+
+    target = load_board(board)
+    with _bundled(Path(model), target) as directory:
+        return put(directory, target, port=port, progress=progress)
+
+
+def bench(
+    model: Path | str | None,
+    board: Board | str | Path,
+    *,
+    port: str | None = None,
+    data: Any = None,
+    runs: int = 100,
+    progress: Progress = silent,
+) -> BenchReport:
+    """Run the model on the board with real inputs, count or time it, and compare its outputs with this computer's.
+
+    `model` is a `.tflite` file, a bundle directory, or None for what the board runs. `data` is samples as in `convert`.
+    """
+    from edgeq.benchmark import bench as measure
+    from edgeq.boards import load_board
+
+    target = load_board(board)
+    samples = _samples(data)
+    if model is None:
+        return measure(None, target, port=port, runs=runs, progress=progress, **samples)
+    with _bundled(Path(model), target) as directory, _host_bundle(directory) as host:
+        return measure(directory, target, port=port, host_bundle=host, runs=runs, progress=progress, **samples)
+
+
+def _samples(data: Any) -> dict[str, Any]:
+    """The arguments of `benchmark.bench` that carry the data: arrays in the data's own order, labels, origin."""
+    from edgeq.quantization import load_data
+
+    if data is None:
+        return {}
+    dataset = load_data(data)
+    return {"x": list(dataset.inputs.values()), "y": dataset.labels, "origin": dataset.source}
+
+
+def demo(directory: Path | str | None = None, *, board: str = "virtual-m4", progress: Progress = silent) -> DemoReport:
+    """The whole path on handwritten digits: train, convert, check, bundle, flash, bench. Files stay in `directory`."""
+    from edgeq.demonstration.run import run
+
+    if directory is not None:
+        return run(Path(directory), board, progress)
+    with TemporaryDirectory(prefix="edgeq-demo-") as place:
+        return run(Path(place), board, progress)

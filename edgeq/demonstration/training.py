@@ -1,6 +1,6 @@
 """Train the demonstration's model; runs as a process of its own: `python -m edgeq.demonstration.training DIR`.
 
-Leaves in DIR: `digits.keras`, `calibration.npz` (x), `test.npz` (x, y), `float.json` ({"accuracy": ...} on the test set).
+Leaves in DIR: `digits.keras`, `calibration.npz` (x), `test.npz` (x, y), `float.json` ({"accuracy": ...} on the test).
 """
 
 from __future__ import annotations
