@@ -1,0 +1,61 @@
+"""`edgeq convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.common import DebugOption, JsonOption, QuietOption, Verb
+
+
+def convert(
+    model: Annotated[Path, typer.Argument(help="A .keras or .h5 file, or a SavedModel directory.", show_default=False)],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .tflite file to write.", show_default=False)],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Representative samples: .npz, .npy, .csv, a folder of images, package.module:function."),
+    ] = None,
+    eval_: Annotated[
+        str | None, typer.Option("--eval", help="Held-out samples to measure the result on, with labels y if any.")
+    ] = None,
+    scheme: Annotated[str, typer.Option(help="int8, int4 (weights), int16x8, dynamic, float16 or float32.")] = "int8",
+    io: Annotated[
+        str | None, typer.Option(help="Type of inputs and outputs: int8, uint8, int16, float32; default: the scheme's.")
+    ] = None,
+    calibration: Annotated[
+        str,
+        typer.Option(help="How ranges are chosen: minmax, percentile, mse, entropy, or auto (least error)."),
+    ] = "auto",
+    allow_float: Annotated[
+        bool, typer.Option(help="Accept operators that stay in float instead of refusing the result.")
+    ] = False,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Open models that carry Python code (Lambda layers).")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of what is random; the same seed gives the same bytes.")] = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Turn a Keras model into a quantized .tflite file, and say what that cost in accuracy."""
+    with Verb("convert", json=json, quiet=quiet, debug=debug) as verb:
+        from edgeq import api
+        from edgeq.report.convert_text import render_conversion
+
+        report = api.convert(
+            model,
+            out,
+            data=data,
+            eval_data=eval_,
+            scheme=scheme,
+            io=io,
+            calibration=calibration,
+            allow_float=allow_float,
+            unsafe=unsafe,
+            seed=seed,
+            progress=verb.progress,
+        )
+        verb.finish(report.to_json(), lambda console: render_conversion(console, report))

@@ -1,0 +1,190 @@
+"""A conversion's story, told in the child process: load, lower, examine the data, calibrate, quantize, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import ModelError
+from edgeq.graph import Graph, read_bytes
+from edgeq.progress import Progress
+from edgeq.quantization import float_model, tflite_converter
+from edgeq.quantization.calibration import collect, ranges_of
+from edgeq.quantization.data import Dataset, load_data
+from edgeq.quantization.doctor import compare_with_training, examine, fit_to_model
+from edgeq.quantization.evaluation import compare, mean_absolute_error, outputs_of
+from edgeq.quantization.report import Quality, Warned, quality_json
+from edgeq.quantization.result_checks import verify_scheme
+
+# The reference kernels are slow: without labelled samples, as many are compared as these budgets allow.
+COMPARED_SAMPLES = 200
+COMPARED_MACS = 3_000_000_000
+LOWERING_TOLERANCE = 1e-2
+
+Sample = list[NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fed:
+    """Data that fit the model: one array for each input, in the model's order, first axis samples."""
+
+    arrays: Sequence[NDArray[Any]]
+    labels: NDArray[np.int64] | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What every step of one conversion needs."""
+
+    job: Mapping[str, Any]
+    directory: Path
+    lowered: float_model.Lowered
+    float_tflite: bytes
+    float_graph: Graph
+    progress: Progress
+
+    @property
+    def saved_model(self) -> Path:
+        return self.directory / "saved_model"
+
+
+def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Convert as `job` says; writes `model.tflite` and returns what the report needs beyond that file."""
+    progress("loading the model", 0, None)
+    model = float_model.load(Path(job["model"]), unsafe=job["unsafe"])
+    data, held_out = (_feed(directory, job[which], model.inputs) for which in ("data", "eval"))
+    warnings: list[Warned] = []
+    if data is not None:
+        warnings += examine(data.arrays, model.inputs, data.labels, data.source)
+        warnings += _compare_with_training(model, data.arrays)
+    progress("lowering", 0, None)
+    lowered = float_model.Lowered(model)
+    float_tflite = tflite_converter.to_float32(lowered, directory / "saved_model")
+    work = Work(job, directory, lowered, float_tflite, read_bytes(float_tflite), progress)
+
+    calibration = [] if data is None else _samples(data)
+    result, improvements = _quantize(work, calibration)
+    islands = verify_scheme(read_bytes(result), job["scheme"], allow_float=job["allow_float"])
+    compared = held_out or data
+    quality = None if compared is None else _measure(work, result, compared, held_out is not None)
+    (directory / "model.tflite").write_bytes(result)
+    return {
+        "float_size_bytes": len(float_tflite),
+        "calibration_samples": len(calibration),
+        "float_operators": list(islands),
+        "improvements": improvements,
+        "warnings": [[w.code, w.what, w.try_] for w in warnings],
+        "quality": None if quality is None else quality_json(quality),
+    }
+
+
+def _feed(directory: Path, named: Mapping[str, Any] | None, inputs: Sequence[float_model.InputSpec]) -> Fed | None:
+    """The arrays that the parent left, or the folder of images that it named, as the model takes them."""
+    if named is None:
+        return None
+    if "folder" in named:
+        data = load_data(named["folder"], image_shape=inputs[0].shape if len(inputs) == 1 else None)
+    else:
+        arrays = {
+            name: np.load(directory / file, mmap_mode="r", allow_pickle=False) for name, file in named["arrays"].items()
+        }
+        labels = np.load(directory / named["labels"], allow_pickle=False) if named["labels"] else None
+        data = Dataset(arrays, labels, named["source"])
+    return Fed(fit_to_model(data, inputs), data.labels, data.source)
+
+
+def _samples(data: Fed) -> list[Sample]:
+    """One list of batch-1 arrays a sample."""
+    return [[array[i : i + 1] for array in data.arrays] for i in range(len(data.arrays[0]))]
+
+
+def _compare_with_training(model: float_model.FloatModel, arrays: Sequence[NDArray[Any]]) -> list[Warned]:
+    """Ask the model's first BatchNormalization whether the data are like what training fed it."""
+    import keras
+
+    if model.keras_model is None or not isinstance(model.keras_model, keras.Model):
+        return []
+    norm = next(
+        (x for x in model.keras_model.layers if isinstance(x, keras.layers.BatchNormalization) and x.built), None
+    )
+    if norm is None or len(norm._inbound_nodes) != 1:
+        return []
+    try:
+        tap = keras.Model(model.keras_model.inputs, norm.input)
+        batch = [np.asarray(a[:64]) for a in arrays]
+        seen = np.asarray(tap(batch if len(batch) > 1 else batch[0], training=False), np.float64)
+    except (ValueError, TypeError):
+        # A tap into a nested or batch-fixed model cannot be built: the question stays open.
+        return []
+    flat = seen.reshape(-1, seen.shape[-1])
+    warned = compare_with_training(
+        norm.name,
+        flat.mean(axis=0),
+        flat.var(axis=0),
+        np.asarray(norm.moving_mean, np.float64),
+        np.asarray(norm.moving_variance, np.float64),
+    )
+    return [] if warned is None else [warned]
+
+
+def _quantize(work: Work, calibration: Sequence[Sample]) -> tuple[bytes, list[str]]:
+    """The `.tflite` in the scheme asked for, and what was done beyond plain quantization."""
+    scheme, io = work.job["scheme"], work.job["io"]
+    work.progress("quantizing", 0, None)
+    if scheme == "float32":
+        return work.float_tflite, []
+    if scheme == "float16":
+        return tflite_converter.to_float16(work.lowered, work.saved_model), []
+    if scheme == "dynamic":
+        return tflite_converter.to_dynamic(work.lowered, work.saved_model), []
+    if scheme == "int16x8":
+        return tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io), []
+    method = work.job["calibration"]
+    statistics = collect(
+        work.float_tflite, work.float_graph, calibration, histograms=method != "minmax", progress=work.progress
+    )
+    return tflite_converter.quantize_int8(work.float_tflite, ranges_of(statistics, method), io=io), []
+
+
+def _measure(work: Work, result: bytes, data: Fed, held_out: bool) -> Quality:
+    """Compare with the float model: every held-out sample, else as many as the reference kernels' pace allows."""
+    count = len(data.arrays[0])
+    chosen = np.arange(count)
+    if not held_out:
+        limit = min(COMPARED_SAMPLES, max(4, COMPARED_MACS // max(1, multiply_accumulates(work.float_graph))))
+        if limit < count:
+            chosen = np.linspace(0, count - 1, limit).round().astype(np.int64)
+    samples = [[array[i] for array in data.arrays] for i in chosen]
+    predictions = [work.lowered.predict(sample) for sample in samples]
+    expected = [np.stack([p[k] for p in predictions]) for k in range(len(work.lowered.outputs))]
+    again = outputs_of(work.float_tflite, work.float_graph, samples[:4])
+    if mean_absolute_error([e[:4] for e in expected], again) > LOWERING_TOLERANCE:
+        raise ModelError(
+            "lowering-differs",
+            "The converter's float model computes something else than the Keras model.",
+            why="A miscompiled layer; Bidirectional recurrent layers of old models are known for it.",
+            try_="Save the model with Keras 3, or replace its recurrent layers.",
+        )
+    quantized = read_bytes(result)
+    actual = outputs_of(result, quantized, samples, progress=work.progress)
+    labels = None if data.labels is None else data.labels[chosen]
+    where = "held-out samples" if held_out else "the samples that calibrated"
+    return compare(quantized, work.lowered.outputs, expected, actual, labels=labels, measured_on=where)
+
+
+def multiply_accumulates(graph: Graph) -> int:
+    """Multiply-accumulates of the convolutions and fully connected layers of one inference."""
+    total = 0
+    for op in graph.operators:
+        if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+            weights = graph.tensor(op.inputs[1])
+            output = graph.tensor(op.outputs[0])
+            channels = weights.shape[-1] if op.name == "DEPTHWISE_CONV_2D" else weights.shape[0]
+            total += output.elements * weights.elements // max(1, channels)
+    return total

@@ -1,0 +1,85 @@
+"""Is the result what was asked for? The converter may fall back to float without a word, or leave a senseless scale."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from edgeq.errors import ModelError
+from edgeq.graph import Graph, Operator, TensorType
+from edgeq.quantization.report import TensorIo
+
+_FLOAT = frozenset({TensorType.FLOAT32, TensorType.FLOAT16, TensorType.FLOAT64, TensorType.BFLOAT16})
+_SMALLEST_SCALE = 1e-8
+_INTEGER_ONLY = ("int8", "int16x8", "int4")
+
+
+def float_operators(graph: Graph) -> list[Operator]:
+    """Operators that compute in float, apart from QUANTIZE and DEQUANTIZE at the model's own inputs and outputs."""
+    ends = {*graph.inputs, *graph.outputs}
+    found = []
+    for op in graph.operators:
+        floats = {t for t in (*op.inputs, *op.outputs) if t >= 0 and graph.tensor(t).type in _FLOAT}
+        if floats and not (op.name in ("QUANTIZE", "DEQUANTIZE") and floats <= ends):
+            found.append(op)
+    return found
+
+
+def verify_scheme(graph: Graph, scheme: str, *, allow_float: bool = False) -> tuple[str, ...]:
+    """The operators left in float, by name and output; ModelError if the scheme forbids them or a scale is 0."""
+    kept = float_operators(graph)
+    named = tuple(f"{op.name} ({graph.tensor(op.outputs[0]).name.split(';')[0]})" for op in kept)
+    if scheme in _INTEGER_ONLY and kept and not allow_float:
+        islands = [op for op in kept if op.name not in ("QUANTIZE", "DEQUANTIZE")] or kept
+        raise ModelError(
+            "float-fallback",
+            f"{len(islands)} of {len(graph.operators)} operators stay in float though {scheme} was asked for.",
+            where=", ".join(f"{op.name} ({graph.tensor(op.outputs[0]).name.split(';')[0]})" for op in islands[:5]),
+            why="The converter has no integer form of " + ", ".join(sorted({op.name for op in islands})) + ".",
+            try_=("Replace these layers.", "Let them be float, where the device has a float unit: --allow-float."),
+        )
+    for tensor in graph.tensors:
+        q = tensor.quantization
+        if tensor.type in (TensorType.INT8, TensorType.INT16) and scheme in _INTEGER_ONLY:
+            used = any(tensor.index in (*op.inputs, *op.outputs) for op in graph.operators)
+            if used and (q is None or not q.scale):
+                raise _senseless(tensor.name, "has no scale")
+        if q is not None and q.scale and not tensor.is_constant:
+            scales = np.asarray(q.scale)
+            if not np.all(np.isfinite(scales)) or np.any(scales <= 0) or scales.max() < _SMALLEST_SCALE:
+                raise _senseless(tensor.name, f"has scale {scales.max():g}")
+    return named
+
+
+def _senseless(tensor: str, what: str) -> ModelError:
+    return ModelError(
+        "scale-senseless",
+        f"Tensor {tensor} {what}.",
+        where=tensor,
+        why="The representative data leave this tensor at a constant.",
+        try_="Give representative data that are like what the device will see.",
+    )
+
+
+def describe_io(graph: Graph, indices: tuple[int, ...]) -> tuple[TensorIo, ...]:
+    """Inputs or outputs for the report."""
+    result = []
+    for tensor in map(graph.tensor, indices):
+        q = tensor.quantization if tensor.type not in _FLOAT else None
+        single = q is not None and len(q.scale) == 1
+        result.append(
+            TensorIo(
+                tensor.name,
+                tensor.type.name.lower(),
+                tensor.shape,
+                q.scale[0] if q is not None and single else None,
+                q.zero_point[0] if q is not None and single else None,
+            )
+        )
+    return tuple(result)
+
+
+def count_operators(graph: Graph) -> dict[str, int]:
+    """How many of each operator."""
+    return dict(sorted(Counter(op.name for op in graph.operators).items()))

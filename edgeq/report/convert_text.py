@@ -1,0 +1,62 @@
+"""A conversion's result as text."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeq.measure import Quantity, Unknown
+from edgeq.quantization.report import ConversionReport, Quality, TensorIo
+from edgeq.report.boards_text import bytes_text
+
+
+def render_conversion(console: Console, report: ConversionReport) -> None:
+    """What was written, how good it is, what is doubtful."""
+    console.print(
+        f"[bold]{escape(report.out)}[/]  {report.scheme}, {bytes_text(report.size_bytes)} "
+        f"[dim](float32: {bytes_text(report.float_size_bytes)})[/]"
+    )
+    for kind, ends in (("input", report.inputs), ("output", report.outputs)):
+        for end in ends:
+            console.print(f"  {kind:6} {escape(_io(end))}")
+    console.print("  " + ", ".join(f"{count} {name}" for name, count in report.operators.items()), style="dim")
+    for improvement in report.improvements:
+        console.print(f"  [green]+[/] {escape(improvement)}")
+    if report.float_operators and report.scheme in ("int8", "int4", "int16x8"):
+        console.print(f"  [yellow]stays in float:[/] {escape(', '.join(report.float_operators))}")
+    if report.quality is not None:
+        _render_quality(console, report.quality)
+    for warning in report.warnings:
+        console.print(f"[yellow]warning[/] [dim]{warning.code}[/] {escape(warning.what)}")
+        if warning.try_:
+            console.print(f"    [green]→[/] {escape(warning.try_)}")
+
+
+def _io(end: TensorIo) -> str:
+    text = f"{end.name} {end.type} {'x'.join(map(str, end.shape))}"
+    return text if end.scale is None else f"{text}, scale {end.scale:.6g}, zero point {end.zero_point}"
+
+
+def _render_quality(console: Console, quality: Quality) -> None:
+    console.print(f"Quantized against float, {quality.samples} samples ({quality.measured_on}), reference kernels:")
+    table = Table(box=None, show_header=False, pad_edge=True)
+    if not isinstance(quality.accuracy_quantized, Unknown):
+        table.add_row("accuracy", f"{_share(quality.accuracy_quantized)} (float {_share(quality.accuracy_float)})")
+    if not isinstance(quality.agreement, Unknown):
+        table.add_row("same class", _share(quality.agreement))
+    for output in quality.outputs:
+        table.add_row(
+            f"error of {escape(output.name)}",
+            f"mean {_number(output.mean_absolute)}, largest {_number(output.maximum)}, "
+            f"signal to noise {_number(output.sqnr_db)} dB",
+        )
+    console.print(table)
+
+
+def _share(quantity: Quantity) -> str:
+    return "unknown" if isinstance(quantity, Unknown) else f"{quantity.value:.2%}"
+
+
+def _number(quantity: Quantity) -> str:
+    return f"({quantity.reason})" if isinstance(quantity, Unknown) else f"{quantity.value:.4g}"
