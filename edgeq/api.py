@@ -151,7 +151,7 @@ def _host_bundle(bundle_dir: Path) -> Iterator[Path | None]:
 def flash(
     model: Path | str, board: Board | str | Path, *, port: str | None = None, progress: Progress = silent
 ) -> FlashReport:
-    """Build the firmware of a `.tflite` file or a bundle directory, put it onto the board, hear from it that it runs."""
+    """Build the firmware of a `.tflite` file or a bundle directory, put it onto the board, hear that it runs."""
     from edgeq.boards import load_board
     from edgeq.device import flash as put
 
