@@ -1,0 +1,133 @@
+"""What `flash`, `bench` and `devices` found, as text."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeq.benchmark import BenchReport
+from edgeq.benchmark.result import Comparison
+from edgeq.device import DevicesReport, FlashReport
+from edgeq.measure import Estimated, Quantity, Unknown
+from edgeq.report.boards_text import bytes_text
+from edgeq.toolchain import Image
+
+
+def render_flash(console: Console, report: FlashReport) -> None:
+    """Who answered, what it runs, what it takes."""
+    hello = report.hello
+    console.print(f"[bold green]runs[/] {escape(hello.model)} on {escape(report.board_name)} ({report.board})")
+    _image(console, report.image)
+    console.print(f"  agent  {hello.firmware_version} at {escape(report.port)}, arena {bytes_text(hello.arena_bytes)}")
+
+
+def render_bench(console: Console, report: BenchReport) -> None:
+    """The verdict first, then cost, memory and layers."""
+    console.print(f"{_verdict(report)} {escape(report.hello.model)} on {escape(report.board_name)} ({report.board})")
+    if report.comparison is not None:
+        _comparison(console, report.comparison)
+    if report.accuracy is not None:
+        host = report.accuracy.host
+        beside = "" if isinstance(host, Unknown) else f", on this computer {host.value:.4f}"
+        console.print(
+            f"  accuracy {report.accuracy.board.value:.4f} of {report.accuracy.samples} labelled samples{beside}"
+        )
+    _ticks(console, report)
+    memory = report.memory
+    console.print(f"  arena  planned {_text(memory.arena_planned)}, used {_text(memory.arena_used)}")
+    console.print(
+        f"  stack  {_text(memory.stack_used_by_run)} by the model, {_text(memory.stack_used)} at most, "
+        f"{_text(memory.stack_reserved)} reserved"
+    )
+    if report.image is not None:
+        _image(console, report.image)
+    console.print(f"  data   {escape(report.data)}")
+    for finding in report.findings:
+        console.print(f"  [yellow]note[/]   {escape(finding)}")
+    _layers(console, report)
+
+
+def render_devices(console: Console, report: DevicesReport) -> None:
+    """Ports, then virtual boards."""
+    if report.ports:
+        table = Table("port", "USB id", "description", "boards", "state", box=None, header_style="bold")
+        for port in report.ports:
+            boards = ", ".join(port.boards)
+            table.add_row(port.port, port.usb_id or "", escape(port.description), boards, port.role or "")
+        console.print(table)
+    else:
+        console.print("No serial port.")
+    console.print()
+    table = Table("virtual board", "emulator", "", box=None, header_style="bold")
+    for board in report.virtual:
+        state = "[green]ready[/]" if board.lacks is None else f"[yellow]{escape(f'{board.lacks} {board.remedy}')}[/]"
+        table.add_row(board.board, board.emulator, state)
+    console.print(table)
+
+
+def _verdict(report: BenchReport) -> str:
+    if report.comparison is None:
+        return "[bold]measured[/]"
+    return "[bold green]equal[/]" if report.comparison.equal else "[bold red]differs[/]"
+
+
+def _comparison(console: Console, comparison: Comparison) -> None:
+    console.print(
+        f"  bytes  {comparison.bytes_differing:,} of {comparison.bytes_compared:,} output bytes differ over "
+        f"{comparison.samples} samples from {comparison.reference}"
+    )
+    first = comparison.first
+    if first is None:
+        return
+    console.print(
+        f"  first  sample {first.sample}, output {first.output}, byte {first.offset}: "
+        f"board {first.board_value}, host {first.host_value}"
+    )
+    layer = first.layer
+    if layer is not None:
+        since = f" (or since layer {layer.suspect_from})" if layer.suspect_from < layer.index else ""
+        named = f"{layer.index} {escape(layer.name)} {escape(layer.output or '')}{since}"
+        values = f"board {layer.board_bytes.hex(' ')}, host {layer.host_bytes.hex(' ')}"
+        console.print(f"  layer  {named}, from byte {layer.offset}: {values}")
+
+
+def _ticks(console: Console, report: BenchReport) -> None:
+    ticks = report.ticks
+    if ticks is None:
+        console.print("  cost   unknown: the board has no timer")
+        return
+    spread = f"{ticks.median.value:,.0f} {ticks.unit} an inference"
+    if len(set(ticks.samples)) > 1:
+        spread += f" (min {ticks.least.value:,.0f}, p90 {ticks.percentile(90).value:,.0f}"
+        spread += f", p99 {ticks.percentile(99).value:,.0f})"
+    console.print(f"  cost   {spread}, {len(ticks.samples)} runs; {escape(ticks.basis)}")
+
+
+def _layers(console: Console, report: BenchReport) -> None:
+    values = [layer.cost.value for layer in report.layers if not isinstance(layer.cost, Unknown)]
+    if not values or report.ticks is None:
+        return
+    total = sum(values) or 1
+    table = Table("#", "layer", "kernel", box=None, header_style="bold")
+    table.add_column(report.ticks.unit, justify="right")
+    table.add_column("%", justify="right")
+    for layer in report.layers:
+        if not isinstance(layer.cost, Unknown):
+            share = f"{100 * layer.cost.value / total:.1f}"
+            table.add_row(str(layer.index), layer.name, escape(layer.kernel), f"{layer.cost.value:,.0f}", share)
+    console.print(table)
+
+
+def _image(console: Console, image: Image) -> None:
+    console.print(
+        f"  image  flash {bytes_text(image.sizes.flash_bytes)}, RAM {bytes_text(image.sizes.ram_bytes)}; "
+        f"{escape(image.compiler.partition(': ')[2] or image.compiler)}"
+    )
+
+
+def _text(quantity: Quantity) -> str:
+    if isinstance(quantity, Unknown):
+        return "unknown"
+    number = bytes_text(int(quantity.value)) if quantity.unit == "bytes" else f"{quantity.value:,.4g} {quantity.unit}"
+    return f"about {number}" if isinstance(quantity, Estimated) else number
