@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from edgeq.codegen.constant_channels import fold_constant_channels
 from edgeq.graph.ir import Graph, Operator, TensorType
 
 ALIASES = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
@@ -69,7 +70,7 @@ def _spatial_padding(graph: Graph, pad: Operator) -> tuple[int, int, int, int] |
     return rows[1][0], rows[1][1], rows[2][0], rows[2][1]
 
 
-PASSES: tuple[Pass, ...] = (fold_pad, drop_unused)
+PASSES: tuple[Pass, ...] = (fold_pad, fold_constant_channels, drop_unused)
 """In the order in which they run."""
 
 

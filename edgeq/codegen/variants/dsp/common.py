@@ -44,7 +44,11 @@ def function(name: str, comment: str, lines: Iterable[str]) -> str:
     ]  # fmt: skip
     tail = [f"    .size {name}, . - {name}", "    .popsection"]
     body = "\n".join(f'    "{line}\\n"' for line in (*head, *lines, *tail))
-    return f"/* {comment} */\n__asm__(\n{body});\n"
+    text = f"/* {comment} */\n__asm__(\n{body});\n"
+    if len(text) <= 4000:
+        return text
+    quiet = '#pragma GCC diagnostic ignored "-Woverlength-strings" /* longer than the 4,095 characters of C99 */'
+    return f"#pragma GCC diagnostic push\n{quiet}\n{text}#pragma GCC diagnostic pop\n"
 
 
 def requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
