@@ -1,43 +1,117 @@
 """Does it fit: flash and RAM of the generated C beside the agent, from the compile plan.
 
-Constants and arena are the plan's own numbers. Code and the agent's share depend on the compiler; they are estimated
-from the plan's steps and the board's floors.
+Constants, parameters and arena are the plan's own numbers. Code is added up from `code_sizes.json` (every kernel as gcc
+compiles it for every core), from the plan's size of what a variant emits, and from the agent as linked without a model.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 from edgeq.boards.profile import Board, Memory
 from edgeq.checks.findings import Finding, Use
 from edgeq.codegen.plan import Plan
+from edgeq.codegen.step import Step, Struct
 from edgeq.measure import Computed, Estimated, Quantity
 
-AGENT_FLASH_BYTES = 6 * 1024
-AGENT_RAM_BYTES = 4 * 1024
-"""What the device agent takes beside a model: its code, and its buffers, variables and stack."""
+AGENT_CODE_BYTES = 5_800
+"""Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 5,740 to 5,810."""
+AGENT_RAM_BYTES = 1_120
+"""The agent's variables without its frame buffers."""
+MODEL_CODE_BYTES = 60
+STEP_CODE_BYTES = 44
+WRAPPER_CODE_BYTES = 90
+EXCESS_CODE_BYTES = 50
+"""The model's own functions; each step's call and parameters there; what a variant emits around a shared kernel; by how
+much a variant's estimate of its code exceeds what gcc makes of it, on average."""
+STEP_RAM_BYTES = 8
+"""The agent's tick counter of each step."""
+SMALL_RAM_BYTES, LARGE_RAM_BYTES = 32 << 10, 128 << 10
+"""Where the toolchain takes a smaller stack and smaller frames."""
+
+_LIKE = {"cortex-m23": "cortex-m0plus", "cortex-m0": "cortex-m0plus", "cortex-m85": "cortex-m55"}
 
 
 def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
-    """Flash and RAM that the plan needs on a board with the agent."""
-    code = float(sum({step.kernel: step.code_bytes for step in plan.steps}.values()))
+    """Flash and RAM that the plan needs on a board with the agent; on the host, which has no limit, the arena only."""
+    if not board.memory:
+        arena = Computed(plan.arena_bytes, "bytes", "compile plan")
+        return (Use("ram", arena, None, {"arena": arena}),)
+    code, source = _code(plan.steps, board.core.name)
     flash: dict[str, Quantity] = {
-        "constants": Computed(plan.constants_bytes, "bytes", "compile plan"),
-        "code": Estimated(code, "bytes", "compile plan, code size of each kernel"),
-        "agent": Estimated(AGENT_FLASH_BYTES, "bytes", "agent without a model"),
+        "constants": Computed(plan.constants_bytes + _parameters(plan.steps), "bytes", "compile plan"),
+        "code": Estimated(code, "bytes", source),
+        "agent": Estimated(AGENT_CODE_BYTES, "bytes", "agent linked without a model"),
     }
     ram: dict[str, Quantity] = {
         "arena": Computed(plan.arena_bytes, "bytes", "compile plan"),
-        "agent": Estimated(AGENT_RAM_BYTES, "bytes", "agent without a model, with its stack"),
+        "agent": Estimated(_agent_ram(plan, board), "bytes", "agent's variables and frames"),
+        "stack": Computed(_stack(board), "bytes", "linker script"),
     }
     return (
-        Use("flash", _sum(flash), _available(board.regions("flash"), single=False), flash),
-        Use("ram", _sum(ram), _available(board.regions("ram"), single=True), ram),
+        Use("flash", _sum(flash), _available(board, "flash"), flash),
+        Use("ram", _sum(ram), _available(board, "ram"), ram),
     )
 
 
+@cache
+def _table() -> dict[str, dict[str, int]]:
+    """Core -> kernel's file -> bytes."""
+    text = Path(__file__).with_name("code_sizes.json").read_text(encoding="utf-8")
+    table: dict[str, dict[str, int]] = json.loads(text)["bytes"]
+    return table
+
+
+def _code(steps: tuple[Step, ...], core: str) -> tuple[float, str]:
+    """Bytes of the model's code and where they come from. A core that is not in the table is taken as a Cortex-M3."""
+    name = _LIKE.get(core, core)
+    known = _table().get(name)
+    sizes = known or _table()["cortex-m3"]
+    total = float(MODEL_CODE_BYTES + STEP_CODE_BYTES * len(steps))
+    emitted: set[str] = set()
+    sources: set[str] = set()
+    for step in steps:
+        if step.emitted:
+            total += _emitted(step, emitted)
+        elif not set(step.sources) <= sizes.keys():
+            total += 0 if set(step.sources) <= sources else step.code_bytes
+        sources.update(step.sources)
+    total += sum(sizes.get(source, 0) for source in sources)
+    return total, "kernels as gcc compiles them" if known else "kernels as gcc compiles them for a Cortex-M3"
+
+
+def _emitted(step: Step, seen: set[str]) -> int:
+    """Code that a step adds: all its own, or only the wrapper if an earlier step emitted the kernel."""
+    main = max(step.emitted, key=lambda source: len(source.text))
+    fresh = [source.stem for source in step.emitted if source.stem not in seen]
+    seen.update(fresh)
+    if main.stem in fresh:
+        return max(WRAPPER_CODE_BYTES, step.code_bytes - EXCESS_CODE_BYTES)
+    return WRAPPER_CODE_BYTES * len(fresh)
+
+
+def _parameters(steps: tuple[Step, ...]) -> int:
+    """Bytes of the kernels' parameter structures: 32-bit numbers."""
+    structs = [constant for step in steps for constant in step.constants if isinstance(constant, Struct)]
+    return sum(4 * (len(value) if isinstance(value, tuple) else 1) for s in structs for value in s.fields.values())
+
+
+def _agent_ram(plan: Plan, board: Board) -> int:
+    ram = sum(region.usable_bytes for region in board.regions("ram")[:1])
+    frame = 512 if ram < SMALL_RAM_BYTES else 2048 if ram >= LARGE_RAM_BYTES else 1024
+    return AGENT_RAM_BYTES + frame + STEP_RAM_BYTES * len(plan.steps)
+
+
+def _stack(board: Board) -> int:
+    ram = sum(region.usable_bytes for region in board.regions("ram")[:1])
+    return 2048 if board.regions("ram") and ram < SMALL_RAM_BYTES else 4096
+
+
 def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:
-    """`flash-too-small`, `ram-too-small`, each with the bytes that are missing."""
+    """`flash-too-small`, `ram-too-small`, each with the bytes that are missing; `ram-elsewhere` as a warning."""
     for use in uses:
         needed = int(use.needed.value) if isinstance(use.needed, (Computed, Estimated)) else 0
         if use.available_bytes is None or needed <= use.available_bytes:
@@ -47,8 +121,11 @@ def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:
             sentence = "Code, constants and the agent must fit into the board's flash."
             remedy = "Take a smaller model (a lower width multiplier), or --optimize flash."
         else:
-            sentence = "The arena, the stack and the agent must fit into one region of the board's RAM."
+            sentence = "The arena, the stack and the agent must fit into the board's first region of RAM."
             remedy = "Take smaller inputs, use --optimize ram, or split the first layers."
+            larger = [region for region in board.regions("ram")[1:] if region.usable_bytes >= needed]
+            if larger:
+                remedy = f"Put {larger[0].name} first in a board file of your own: it is large enough."
         yield Finding(
             rule=f"{use.kind}-too-small",
             severity="error",
@@ -63,9 +140,7 @@ def _sum(parts: dict[str, Quantity]) -> Quantity:
     return Estimated(sum(values), "bytes", " + ".join(parts))
 
 
-def _available(regions: tuple[Memory, ...], *, single: bool) -> int | None:
-    """Usable bytes; RAM must be one region, since the arena is one array. None: not limited."""
-    if not regions:
-        return None
-    sizes = [region.usable_bytes for region in regions]
-    return max(sizes) if single else sum(sizes)
+def _available(board: Board, kind: str) -> int | None:
+    """Usable bytes of the first region, which the toolchain uses; None where memory is not limited."""
+    regions: tuple[Memory, ...] = board.regions("flash" if kind == "flash" else "ram")
+    return regions[0].usable_bytes if regions else None
