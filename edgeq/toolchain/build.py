@@ -130,7 +130,7 @@ def _link_flags(recipe: _Recipe, scratch: Path) -> tuple[str, ...]:
     if port.linker_script is None:
         return (*port.link_options, "-lm")
     script = scratch / "link.ld"
-    script.write_text(port.linker_symbols + port.linker_script.read_text(encoding="utf-8"), encoding="utf-8")
+    script.write_text(port.linker_script, encoding="utf-8")
     runtime = "-lcompiler_rt" if recipe.compiler.kind == "zig" else "-lgcc"
     options = (f"-Wl,-T,{script}", "-Wl,--gc-sections", "-Wl,--entry=edgeq_reset_handler")
     return ("-nostdlib", "-nostartfiles", "-static", *options, *port.link_options, runtime)
@@ -205,8 +205,6 @@ def _inputs(recipe: _Recipe) -> Iterable[Path]:
     yield from recipe.port.sources
     for directory in recipe.port.include:
         yield from sorted(directory.glob("*.h"))
-    if recipe.port.linker_script is not None:
-        yield recipe.port.linker_script
     yield from sorted((Path(__file__).parent / "templates").glob("*.j2"))
 
 

@@ -16,21 +16,20 @@ LARGE_RAM_BYTES = 128 << 10
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """Sources, include directories and linker script of a port, the agent included; `defines` set the board's sizes."""
+    """Sources, include directories and linker script of a port, the agent included; `defines` say the board's facts."""
 
     sources: tuple[Path, ...]
     include: tuple[Path, ...]
-    linker_script: Path | None
+    linker_script: str | None
     options: tuple[str, ...]
     link_options: tuple[str, ...]
     defines: tuple[str, ...]
-    linker_symbols: str
 
 
 def load_port(board: Board) -> Port:
     """The port that the board's profile names. BoardError `port-unknown`.
 
-    `port.toml` in the port's directory lists `sources`, `include`, and, without an operating system, `linker_script`;
+    `port.toml` in the port's directory lists `sources`, `include`, and, without an operating system, `linker_scripts`;
     paths are relative to it. `options` are further options of the compiler, `link_options` of the linker.
     """
     assert board.firmware is not None
@@ -46,20 +45,28 @@ def load_port(board: Board) -> Port:
             where=board.id,
             try_=f"Set [firmware] port to one of {', '.join(ports)}.",
         ) from error
-    script = table.get("linker_script")
-    ram_bytes = board.regions("ram")[0].usable_bytes if script else LARGE_RAM_BYTES
+    scripts = table.get("linker_scripts")
+    ram_bytes = board.regions("ram")[0].usable_bytes if scripts else LARGE_RAM_BYTES
     return Port(
         sources=(
             *sorted((firmware / "agent").glob("*.c")),
             *((directory / name).resolve() for name in table["sources"]),
         ),
         include=(firmware / "agent", *((directory / name).resolve() for name in table["include"])),
-        linker_script=(directory / script).resolve() if script else None,
+        linker_script=_linker_script(board, ram_bytes, [directory / name for name in scripts]) if scripts else None,
         options=tuple(table.get("options", ())),
         link_options=tuple(table.get("link_options", ())),
-        defines=(f"-DEDGEQ_MAX_PAYLOAD_BYTES={_payload_bytes(ram_bytes)}u",),
-        linker_symbols=_linker_symbols(board, ram_bytes) if script else "",
+        defines=_defines(board, ram_bytes),
     )
+
+
+def _defines(board: Board, ram_bytes: int) -> tuple[str, ...]:
+    defines = [f"-DEDGEQ_MAX_PAYLOAD_BYTES={_payload_bytes(ram_bytes)}u"]
+    if board.core.clock_hz is not None:
+        defines.append(f"-DEDGEQ_CORE_HZ={board.core.clock_hz}u")
+    if board.link.baud is not None:
+        defines.append(f"-DEDGEQ_BAUD={board.link.baud}u")
+    return tuple(defines)
 
 
 def _payload_bytes(ram_bytes: int) -> int:
@@ -69,8 +76,8 @@ def _payload_bytes(ram_bytes: int) -> int:
     return 2048 if ram_bytes >= LARGE_RAM_BYTES else 1024
 
 
-def _linker_symbols(board: Board, ram_bytes: int) -> str:
-    """Definitions for the linker script: the first region of each kind, without what is reserved at its beginning."""
+def _linker_script(board: Board, ram_bytes: int, parts: list[Path]) -> str:
+    """The board's memory (the first region of each kind, without what is reserved at its beginning), then the parts."""
     flash, ram = board.regions("flash")[0], board.regions("ram")[0]
     values = {
         "EDGEQ_FLASH_START": flash.start + flash.reserved_bytes,
@@ -79,4 +86,5 @@ def _linker_symbols(board: Board, ram_bytes: int) -> str:
         "EDGEQ_RAM_BYTES": ram.usable_bytes,
         "EDGEQ_STACK_BYTES": 2048 if ram_bytes < SMALL_RAM_BYTES else 4096,
     }
-    return "".join(f"{name} = {value:#x};\n" for name, value in values.items())
+    symbols = "".join(f"{name} = {value:#x};\n" for name, value in values.items())
+    return symbols + "".join(path.read_text(encoding="utf-8") for path in parts)

@@ -1,11 +1,11 @@
 /* Reset, vector table and faults of every Cortex-M core. */
 #include <string.h>
 
+#include "caches.h"
 #include "cortex_m.h"
 
 #define SCB_VTOR  EDGEQ_REGISTER(0xE000ED08u)
 #define SCB_AIRCR EDGEQ_REGISTER(0xE000ED0Cu)
-#define SCB_CCR   EDGEQ_REGISTER(0xE000ED14u)
 #define SCB_SHCSR EDGEQ_REGISTER(0xE000ED24u)
 #define SCB_CFSR  EDGEQ_REGISTER(0xE000ED28u)
 #define SCB_HFSR  EDGEQ_REGISTER(0xE000ED2Cu)
@@ -39,6 +39,7 @@ int main(void);
 void edgeq_reset_handler(void);
 void edgeq_fault_entry(void);
 void edgeq_fault_record(const uint32_t *frame, uint32_t exception);
+void edgeq_systick_handler(void) __attribute__((weak, alias("edgeq_fault_entry")));
 
 /* A fault's handler has its own stack: the cause may be that the other has run out. */
 uint32_t edgeq_fault_stack[64] __attribute__((aligned(8)));
@@ -52,7 +53,8 @@ static const struct {
     uint32_t *stack;
     handler_t exceptions[15];
 } vectors __attribute__((section(".vectors"), used)) = {
-    edgeq_stack_top, {edgeq_reset_handler, FAULT, FAULT, FAULT, FAULT, FIVE_FAULTS, FIVE_FAULTS}};
+    edgeq_stack_top,
+    {edgeq_reset_handler, FAULT, FAULT, FAULT, FAULT, FIVE_FAULTS, FAULT, FAULT, FAULT, FAULT, edgeq_systick_handler}};
 
 static void enable_core_features(void) {
 #if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
@@ -140,6 +142,9 @@ void edgeq_fault_record(const uint32_t *frame, uint32_t exception) {
 }
 
 void edgeq_cortex_m_reset(void) {
+#if defined(__ARM_ARCH_7EM__)
+    edgeq_data_cache_clean();
+#endif
     __asm volatile("dsb" ::: "memory");
     SCB_AIRCR = AIRCR_SYSRESETREQ;
     for (;;) {
