@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from edgeq.codegen.lower.common import BYTES, activations, axis_of, int_list, scale, strides, zero_point
+from edgeq.codegen.lower.common import BYTES, RANGE, activations, axis_of, int_list, scale, strides, zero_point
 from edgeq.codegen.lower.elementwise import broadcast
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
@@ -29,11 +29,9 @@ def same_quantization(*tensors: Tensor) -> None:
     """Unsupported unless bytes of one tensor mean the same in the others."""
     if len({t.type for t in tensors}) > 1:
         raise Unsupported("Its input and output have different types.", "Convert the model again.")
-    if tensors[0].type in (TensorType.INT8, TensorType.UINT8, TensorType.INT16) and all(
-        t.quantization for t in tensors
-    ):
-        if len({(scale(t), zero_point(t)) for t in tensors}) > 1:
-            raise Unsupported("Its input and output have different scales.", "Convert the model again.")
+    quantized = tensors[0].type in RANGE and all(t.quantization for t in tensors)
+    if quantized and len({(scale(t), zero_point(t)) for t in tensors}) > 1:
+        raise Unsupported("Its input and output have different scales.", "Convert the model again.")
 
 
 def _copy_params(
@@ -41,6 +39,7 @@ def _copy_params(
     sizes: Sequence[int],
     sources: Sequence[int],
     results: Sequence[int],
+    *,
     start: tuple[int, int],
     element: int,
 ) -> Struct:
@@ -118,7 +117,9 @@ def strided(
     steps = result_strides or strides(sizes)
     constants: list[Constant | Struct] = []
     place = _source(source, "values", constants)
-    constants.append(_copy_params("params", sizes, source_strides, steps, (start, 0), element=element_bytes(source)))
+    constants.append(
+        _copy_params("params", sizes, source_strides, steps, start=(start, 0), element=element_bytes(source))
+    )
     return _step(node, [source], [result], [f"edgeq_copy(&{{params}}, {place}, {{t{result.index}}});"], constants)
 
 
@@ -177,7 +178,9 @@ def concatenation(node: Node) -> Iterator[Step]:
         if width * outer != source.elements or width % inner:
             raise Unsupported(f"Its input {source.name} has the shape {list(source.shape)}.")
         place = _source(source, f"values{number}", constants)
-        params = _copy_params(f"part{number}", (outer, width), (width, 1), (row, 1), (0, at), element_bytes(source))
+        params = _copy_params(
+            f"part{number}", (outer, width), (width, 1), (row, 1), start=(0, at), element=element_bytes(source)
+        )
         constants.append(params)
         calls.append(f"edgeq_copy(&{{part{number}}}, {place}, {{t{result.index}}});")
         at += width
@@ -204,7 +207,9 @@ def split(node: Node) -> Iterator[Step]:
     calls, at = [], 0
     for number, result in enumerate(results):
         width = result.elements // outer
-        params = _copy_params(f"part{number}", (outer, width), (row, 1), (width, 1), (at, 0), element_bytes(source))
+        params = _copy_params(
+            f"part{number}", (outer, width), (row, 1), (width, 1), start=(at, 0), element=element_bytes(source)
+        )
         constants.append(params)
         calls.append(f"edgeq_copy(&{{part{number}}}, {place}, {{t{result.index}}});")
         at += width
@@ -272,7 +277,9 @@ def pad(node: Node) -> Iterator[Step]:
     start = sum(int(a[0]) * s for a, s in zip(amounts, steps, strict=True))
     constants: list[Constant | Struct] = [Constant("value", "uint8_t", np.frombuffer(value.tobytes(), np.uint8))]
     place = _source(source, "values", constants)
-    constants.append(_copy_params("params", source.shape, strides(source.shape), steps, (0, start), element=element))
+    constants.append(
+        _copy_params("params", source.shape, strides(source.shape), steps, start=(0, start), element=element)
+    )
     calls = [
         f"edgeq_fill({{value}}, {element}, {{t{result.index}}}, {result.elements});",
         f"edgeq_copy(&{{params}}, {place}, {{t{result.index}}});",
@@ -426,8 +433,9 @@ def _space_batch_step(
         in_batch = (batch_steps[0], batch_steps[1], batch_steps[2], 1)
         at_space = y * space_steps[1] + x * space_steps[2]
         at_batch = number * space[0] * batch_steps[0] + first_y * batch_steps[1] + first_x * batch_steps[2]
-        ends = (in_space, in_batch, (at_space, at_batch)) if to_batch else (in_batch, in_space, (at_batch, at_space))
-        constants.append(_copy_params(f"part{number}", sizes, *ends, element=element))
+        ends = (in_space, in_batch) if to_batch else (in_batch, in_space)
+        start = (at_space, at_batch) if to_batch else (at_batch, at_space)
+        constants.append(_copy_params(f"part{number}", sizes, *ends, start=start, element=element))
         calls.append(f"edgeq_copy(&{{part{number}}}, {place}, {{t{result.index}}});")
     kernels = ("copy", "fill") if to_batch else ("copy",)
     return _step(node, [source], [result], calls, constants, kernels=kernels)

@@ -32,6 +32,12 @@ void edgeq_depthwise_conv_2d_s16(const edgeq_conv_params *p, const int16_t *inpu
                                  const int64_t *bias, const int32_t *multipliers, const int8_t *shifts,
                                  int16_t *output);
 
+/* Transposed: weights [out_c][filter_h][filter_w][in_c]; the pads are those that the output loses. */
+void edgeq_transpose_conv_s8(const edgeq_conv_params *p, const int8_t *input, const int8_t *weights,
+                             const int32_t *bias, const int32_t *multipliers, const int8_t *shifts, int8_t *output);
+void edgeq_transpose_conv_s16(const edgeq_conv_params *p, const int16_t *input, const int8_t *weights,
+                              const int64_t *bias, const int32_t *multipliers, const int8_t *shifts, int16_t *output);
+
 typedef struct {
     int32_t batches, depth, units;
     int32_t per_channel; /* 1: a multiplier and a shift for each unit; 0: one for all */

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from single import INT8, INT32, T, model, same_as_wheel
 
@@ -15,7 +15,12 @@ from edgeq.graph import Graph
 
 CASES = int(os.environ.get("EDGEQ_CASES", "6"))
 few = settings(
-    max_examples=CASES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=CASES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    phases=[Phase.generate],
 )
 
 scales = st.floats(1e-3, 0.5).map(lambda x: float(np.float32(x)))

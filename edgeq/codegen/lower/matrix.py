@@ -1,0 +1,190 @@
+"""TRANSPOSE_CONV, BATCH_MATMUL and L2_NORMALIZATION."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from edgeq.codegen.lower.common import (
+    RANGE,
+    SUFFIX,
+    activation_range,
+    activations,
+    c_type,
+    multiplier,
+    pointer,
+    require,
+    same_type,
+    scale,
+    zero_point,
+)
+from edgeq.codegen.lower.convolution import accumulators_fit, same_padding, weights_of
+from edgeq.codegen.lower.elementwise import broadcast
+from edgeq.codegen.registry import lowering
+from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
+from edgeq.graph.ir import TensorType
+
+_ACTIVATIONS = (TensorType.INT8, TensorType.INT16)
+
+
+@lowering("TRANSPOSE_CONV")
+def transpose_conv(node: Node) -> Iterator[Step]:
+    """Inputs: output shape, weights [out, kh, kw, in], activations, optional bias. Each output gathers its taps."""
+    inputs = node.operator.inputs
+    plain = replace(node, operator=replace(node.operator, inputs=(inputs[2], inputs[1], *inputs[3:])))
+    source, filters, result = plain.input(0), plain.input(1), plain.output()
+    require(node, source, result, types=_ACTIVATIONS)
+    activation = same_type(source, result)
+    if len(source.shape) != 4 or len(filters.shape) != 4 or len(result.shape) != 4:
+        raise Unsupported("Its tensors do not have rank 4.")
+    batches, in_h, in_w, in_c = source.shape
+    out_c, filter_h, filter_w, filter_c = filters.shape
+    _, out_h, out_w, _ = result.shape
+    if filter_c != in_c or out_c != result.shape[3]:
+        raise Unsupported(f"Weights {list(filters.shape)} do not fit {in_c} input channels.")
+    stride_h, stride_w = int(node.options["stride_h"]), int(node.options["stride_w"])
+    same = node.options["padding"] == "SAME"
+    constants = weights_of(plain, out_c)
+    flat = constants.weights.reshape(out_c, -1)
+    if activation is TensorType.INT8 and not accumulators_fit(flat, constants.bias, source):
+        raise Unsupported("Its accumulators may exceed 32 bits.", "Use fewer input channels in this layer.")
+    low, high = activation_range(node, result)
+    wide = activation is TensorType.INT16
+    fields: Fields = {
+        "batches": batches,
+        "in_h": in_h,
+        "in_w": in_w,
+        "in_c": in_c,
+        "out_h": out_h,
+        "out_w": out_w,
+        "out_c": out_c,
+        "filter_h": filter_h,
+        "filter_w": filter_w,
+        "filter_c": in_c,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "pad_top": same_padding(out_h, filter_h, stride_h, 1, -(-out_h // stride_h)) if same else 0,
+        "pad_left": same_padding(out_w, filter_w, stride_w, 1, -(-out_w // stride_w)) if same else 0,
+        "input_offset": -zero_point(source),
+        "output_offset": zero_point(result),
+        "act_min": low,
+        "act_max": high,
+    }
+    kernel = f"transpose_conv_{SUFFIX[activation]}"
+    macs = source.elements * filter_h * filter_w * out_c
+    yield Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel=kernel,
+        method=f"{filter_h}x{filter_w}, stride {stride_h}x{stride_w}, each output gathers its taps",
+        calls=(
+            f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{weights}}, {{bias}}, {{multipliers}}, {{shifts}}, "
+            f"{{t{result.index}}});",
+        ),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=(
+            Constant("weights", "int8_t", constants.weights.reshape(-1)),
+            Constant("bias", "int64_t" if wide else "int32_t", constants.bias.astype(np.int64 if wide else np.int32)),
+            Constant("multipliers", "int32_t", constants.multipliers),
+            Constant("shifts", "int8_t", constants.shifts),
+            Struct("params", "conv_params", fields),
+        ),
+        sources=(f"{kernel}.c",),
+        headers=("convolution.h", "arithmetic.h"),
+        macs=macs,
+        cost=macs * 10,
+        code_bytes=500,
+    )
+
+
+@lowering("BATCH_MATMUL")
+def batch_matmul(node: Node) -> Iterator[Step]:
+    """[..., m, k] x [..., k, n], either side transposed (adj_x, adj_y), leading dimensions broadcast."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=_ACTIVATIONS)
+    activation = same_type(a, b, result)
+    if min(len(a.shape), len(b.shape)) < 2:
+        raise Unsupported("An input has rank 1.", "Reshape it to a matrix.")
+    a_rows, a_columns = a.shape[-2:]
+    b_rows, b_columns = b.shape[-2:]
+    adjoint_a, adjoint_b = bool(node.options.get("adj_x")), bool(node.options.get("adj_y"))
+    m, k = (a_columns, a_rows) if adjoint_a else (a_rows, a_columns)
+    k_b, n = (b_columns, b_rows) if adjoint_b else (b_rows, b_columns)
+    if k != k_b or result.shape[-2:] != (m, n):
+        raise Unsupported(f"Matrices {list(a.shape)} and {list(b.shape)} do not multiply to {list(result.shape)}.")
+    if activation is TensorType.INT8 and k * 255 * 255 >= 2**31:
+        raise Unsupported("Its accumulators may exceed 32 bits.", "Multiply smaller matrices.")
+    sizes, a_steps, b_steps = broadcast(a.shape[:-2], b.shape[:-2], result.shape[:-2])
+    factor, shift = multiplier(scale(a) * scale(b) / scale(result))
+    low, high = RANGE[result.type]
+    fields: Fields = {
+        "size": tuple(sizes),
+        "a_stride": tuple(s * m * k for s in a_steps),
+        "b_stride": tuple(s * k * n for s in b_steps),
+        "m": m,
+        "n": n,
+        "k": k,
+        "a_row": 1 if adjoint_a else k,
+        "a_step": m if adjoint_a else 1,
+        "b_column": k if adjoint_b else 1,
+        "b_step": 1 if adjoint_b else n,
+        "a_offset": -zero_point(a),
+        "b_offset": -zero_point(b),
+        "multiplier": factor,
+        "shift": shift,
+        "output_offset": zero_point(result),
+        "act_min": low,
+        "act_max": high,
+    }
+    kernel = f"batch_matmul_{SUFFIX[activation]}"
+    macs = result.elements * k
+    values = [(n, t) for n, t in (("a", a), ("b", b)) if t.data is not None]
+    yield Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel=kernel,
+        method=f"{m}x{k} by {k}x{n}, portable C",
+        calls=(f"edgeq_{kernel}(&{{params}}, {pointer(a, 'a')}, {pointer(b, 'b')}, {{t{result.index}}});",),
+        inputs=activations(a, b),
+        outputs=(result.index,),
+        constants=(
+            *(Constant(name, c_type(t), np.asarray(t.data).reshape(-1)) for name, t in values),
+            Struct("params", "batch_matmul_params", fields),
+        ),
+        sources=(f"{kernel}.c",),
+        headers=("matrix.h", "elementwise.h", "arithmetic.h"),
+        macs=macs,
+        cost=macs * 10,
+        code_bytes=300,
+    )
+
+
+@lowering("L2_NORMALIZATION")
+def l2_normalization(node: Node) -> Iterator[Step]:
+    """Over the last axis; the output's scale is 1/128, its zero point 0 (reference_integer_ops::L2Normalization)."""
+    source, result = node.input(0), node.output()
+    require(node, source, result, types=(TensorType.INT8,))
+    if not math.isclose(scale(result), 1 / 128, rel_tol=1e-3) or zero_point(result) != 0:
+        raise Unsupported("Its output's scale is not 1/128 with zero point 0.", "Convert the model again.")
+    depth = source.shape[-1]
+    if depth * 255 * 255 >= 2**31:
+        raise Unsupported("Its sum of squares may exceed 32 bits.", "Normalize fewer elements.")
+    fields: Fields = {"rows": source.elements // depth, "depth": depth, "input_offset": -zero_point(source)}
+    yield Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel="l2_normalization_s8",
+        method="portable C",
+        calls=(f"edgeq_l2_normalization_s8(&{{params}}, {{t{source.index}}}, {{t{result.index}}});",),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=(Struct("params", "l2_normalization_params", fields),),
+        sources=("l2_normalization_s8.c",),
+        headers=("matrix.h", "elementwise.h", "arithmetic.h"),
+        cost=source.elements * 40,
+        code_bytes=400,
+    )

@@ -1,0 +1,81 @@
+/* Comparisons, logic, selection, positions of extremes, casts, resizing. A bool is a byte, 0 or 1. */
+#ifndef EDGEQ_CHOICE_H
+#define EDGEQ_CHOICE_H
+
+#include "elementwise.h"
+
+#include <stdint.h>
+
+/* relation: 0 ==, 1 !=, 2 >, 3 >=, 4 <, 5 <=. The rest scales int8 inputs to real units with 8 bits of headroom. */
+typedef struct {
+    EDGEQ_BROADCAST;
+    int32_t relation;
+    int32_t a_offset, a_multiplier, a_shift, b_offset, b_multiplier, b_shift;
+} edgeq_compare_params;
+
+static inline uint8_t edgeq_relation(int32_t relation, int32_t x, int32_t y) {
+    switch (relation) {
+    case 0:
+        return x == y;
+    case 1:
+        return x != y;
+    case 2:
+        return x > y;
+    case 3:
+        return x >= y;
+    case 4:
+        return x < y;
+    default:
+        return x <= y;
+    }
+}
+
+void edgeq_compare_s8(const edgeq_compare_params *p, const int8_t *a, const int8_t *b, uint8_t *output);
+void edgeq_compare_s32(const edgeq_compare_params *p, const int32_t *a, const int32_t *b, uint8_t *output);
+void edgeq_compare_u8(const edgeq_compare_params *p, const uint8_t *a, const uint8_t *b, uint8_t *output);
+
+void edgeq_logical_and(const edgeq_broadcast *p, const uint8_t *a, const uint8_t *b, uint8_t *output);
+void edgeq_logical_or(const edgeq_broadcast *p, const uint8_t *a, const uint8_t *b, uint8_t *output);
+void edgeq_logical_not(const uint8_t *input, uint8_t *output, int32_t count);
+
+/* a / b by TFLM's fixed-point reciprocal; b == 0 gives the extreme of a's sign. */
+void edgeq_div_s8(const edgeq_mul_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+
+/* condition ? a : b for elements of any size; strides in elements, 0 along a broadcast dimension. */
+typedef struct {
+    int32_t size[5], condition_stride[5], a_stride[5], b_stride[5];
+    int32_t element_bytes;
+} edgeq_select_params;
+
+void edgeq_select(const edgeq_select_params *p, const uint8_t *condition, const uint8_t *a, const uint8_t *b,
+                  uint8_t *output);
+
+/* The first position of the largest (sign 1) or smallest (sign -1) value along the middle of three dimensions. */
+typedef struct {
+    int32_t outer, axis, inner, sign;
+} edgeq_arg_params;
+
+void edgeq_arg_extremum_s8(const edgeq_arg_params *p, const int8_t *input, int32_t *output);
+
+void edgeq_cast_s8_s32(const int8_t *input, int32_t *output, int32_t count);
+void edgeq_cast_s8_f32(const int8_t *input, float *output, int32_t count);
+void edgeq_cast_s32_s8(const int32_t *input, int8_t *output, int32_t count);
+void edgeq_cast_s32_f32(const int32_t *input, float *output, int32_t count);
+void edgeq_cast_f32_s8(const float *input, int8_t *output, int32_t count);
+void edgeq_cast_f32_s32(const float *input, int32_t *output, int32_t count);
+void edgeq_cast_u8_s8(const uint8_t *input, int8_t *output, int32_t count);
+void edgeq_cast_u8_s32(const uint8_t *input, int32_t *output, int32_t count);
+void edgeq_cast_u8_f32(const uint8_t *input, float *output, int32_t count);
+
+/* rows, columns: for each output position the source positions before and after it and the second one's weight in
+ * 1/1024. */
+typedef struct {
+    int32_t batches, in_h, in_w, channels, out_h, out_w;
+} edgeq_resize_params;
+
+void edgeq_resize_bilinear_s8(const edgeq_resize_params *p, const int8_t *input, const int32_t *rows,
+                              const int32_t *columns, int8_t *output);
+void edgeq_resize_bilinear_s16(const edgeq_resize_params *p, const int16_t *input, const int32_t *rows,
+                               const int32_t *columns, int16_t *output);
+
+#endif

@@ -1,0 +1,50 @@
+#include "edgeq/arithmetic.h"
+#include "edgeq/choice.h"
+
+/* 2^k / x for x > 0 as a Q0.31 value; *shift is k's distance to 31 (GetReciprocal). */
+static int32_t reciprocal(int32_t x, int32_t *shift) {
+    int32_t headroom = 0;
+    uint32_t scaled = (uint32_t)x;
+    while ((scaled & UINT32_C(0x80000000)) == 0) {
+        scaled <<= 1;
+        headroom++;
+    }
+    *shift = 31 - headroom;
+    const int32_t fraction = (int32_t)(scaled - UINT32_C(0x80000000));
+    const int32_t half = (int32_t)(((int64_t)fraction + INT32_MAX + 1) / 2);
+    int32_t y = 1515870810 + edgeq_doubling_high_mul(half, -1010580540);
+    for (int i = 0; i < 3; i++) {
+        y += edgeq_doubling_high_mul(y, (INT32_C(1) << 29) - edgeq_doubling_high_mul(half, y)) * 4;
+    }
+    return y >= (INT32_C(1) << 30) ? INT32_MAX : y * 2;
+}
+
+static int32_t quotient(const edgeq_mul_params *p, int32_t x, int32_t y) {
+    if (y == 0) {
+        return x >= 0 ? p->act_max : p->act_min;
+    }
+    if (y < 0) {
+        x = -x;
+        y = -y;
+    }
+    int32_t shift;
+    const int32_t inverse = reciprocal(y, &shift);
+    int32_t headroom = 0;
+    for (uint32_t sign = (uint32_t)(x < 0 ? ~x : x); headroom < 31 && (sign & UINT32_C(0x40000000)) == 0; sign <<= 1) {
+        headroom++;
+    }
+    const int32_t unscaled = edgeq_doubling_high_mul((int32_t)((uint32_t)x << headroom), inverse);
+    const int32_t right = edgeq_clamp(headroom + shift - p->shift, 0, 31);
+    return p->output_offset + edgeq_rounding_shift(edgeq_doubling_high_mul(unscaled, p->multiplier), right);
+}
+
+void edgeq_div_s8(const edgeq_mul_params *p, const int8_t *a, const int8_t *b, int8_t *output) {
+    edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};
+    do {
+        for (int32_t i = 0; i < p->size[4]; i++) {
+            const int32_t value =
+                quotient(p, a[at.a + i * p->a_stride[4]] + p->a_offset, b[at.b + i * p->b_stride[4]] + p->b_offset);
+            *output++ = (int8_t)edgeq_clamp(value, p->act_min, p->act_max);
+        }
+    } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));
+}

@@ -1,0 +1,111 @@
+"""Property tests of the operators of matrices, choice and resizing, against the tflite-micro wheel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from single import FLOAT32, INT8, INT32, T, model, same_as_wheel
+from test_operators import few, noise, pairs, scales, seeds, zeros
+
+from edgeq.graph import TensorType
+
+BOOL = TensorType.BOOL
+
+
+def ints(values: list[int]) -> T:
+    return T((len(values),), INT32, data=values)
+
+
+@few
+@given(st.data())
+def test_transpose_conv(data: Any) -> None:
+    draw = data.draw
+    h, w, c, outs = (draw(st.integers(1, 5)) for _ in range(4))
+    kh, kw, sh, sw = (draw(st.integers(1, 4)) for _ in range(4))
+    same = draw(st.booleans())
+    oh, ow = (h * sh, w * sw) if same else ((h - 1) * sh + kh, (w - 1) * sw + kw)
+    source, seed = T((1, h, w, c), scale=draw(scales), zero=draw(zeros)), draw(seeds)
+    factors = [draw(scales) for _ in range(outs)]
+    weights = T((outs, kh, kw, c), scale=factors, data=noise(seed, (outs, kh, kw, c)))
+    bias = T((outs,), INT32, scale=[f * source.scale for f in factors], data=noise(seed + 1, (outs,), -9000, 9000))
+    result = T((1, oh, ow, outs), scale=draw(scales), zero=draw(zeros))
+    options = {"padding": "SAME" if same else "VALID", "stride_h": sh, "stride_w": sw}
+    inputs = [ints([1, oh, ow, outs]), weights, source, *([bias] if draw(st.booleans()) else [])]
+    same_as_wheel(model("TRANSPOSE_CONV", inputs, [result], options, 3))
+
+
+@few
+@given(st.data())
+def test_batch_matmul(data: Any) -> None:
+    draw = data.draw
+    m, k, n = draw(st.integers(1, 6)), draw(st.integers(1, 12)), draw(st.integers(1, 6))
+    lead = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    adjoint = draw(st.booleans()), draw(st.booleans())
+    a = T((*lead, *((k, m) if adjoint[0] else (m, k))), scale=draw(scales), zero=draw(zeros))
+    b = T((*lead, *((n, k) if adjoint[1] else (k, n))), scale=draw(scales), zero=draw(zeros))
+    result = T((*lead, m, n), scale=draw(scales), zero=draw(zeros))
+    same_as_wheel(model("BATCH_MATMUL", [a, b], [result], {"adj_x": adjoint[0], "adj_y": adjoint[1]}, 4))
+
+
+@few
+@given(st.integers(1, 4), st.integers(1, 20), scales, zeros)
+def test_l2_normalization(rows: int, depth: int, scale: float, zero: int) -> None:
+    graph = model(
+        "L2_NORMALIZATION", [T((rows, depth), scale=scale, zero=zero)], [T((rows, depth), scale=1 / 128)], {}, 2
+    )
+    same_as_wheel(graph, (0, 1, 2, 3, 4))
+
+
+@few
+@pytest.mark.parametrize("name", ["EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"])
+@given(case=pairs())
+def test_comparison(name: str, case: Any) -> None:
+    same_as_wheel(model(name, case[0], [T(case[1].shape, BOOL)], {}, 2))
+
+
+@few
+@given(case=pairs(same_scale=True), scale=scales)
+def test_div(case: Any, scale: float) -> None:
+    a, b = case[0]
+    assume(a.data is None or True)
+    divisor = T((1,), scale=b.scale, zero=b.zero, data=[b.zero + (3 if b.zero < 100 else -3)])
+    source = T(case[1].shape, scale=a.scale, zero=a.zero)
+    same_as_wheel(model("DIV", [source, divisor], [T(source.shape, scale=scale, zero=case[1].zero)], {}, 2))
+
+
+@few
+@pytest.mark.parametrize("name", ["ARG_MAX", "ARG_MIN"])
+@given(shape=st.lists(st.integers(1, 6), min_size=1, max_size=4), data=st.data(), scale=scales)
+def test_arg_extremum(name: str, shape: list[int], data: Any, scale: float) -> None:
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    out = tuple(d for a, d in enumerate(shape) if a != axis) or (1,)
+    axis_tensor = T((1,), INT32, data=[axis])
+    same_as_wheel(model(name, [T(tuple(shape), scale=scale), axis_tensor], [T(out, INT32)], {"output_type": "INT32"}))
+
+
+@few
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 1, 2]))
+def test_resize_bilinear(h: int, w: int, oh: int, ow: int, mode: int) -> None:
+    options = {"align_corners": mode == 1, "half_pixel_centers": mode == 2}
+    tensors = [T((1, h, w, 3), scale=0.1), ints([oh, ow])]
+    same_as_wheel(model("RESIZE_BILINEAR", tensors, [T((1, oh, ow, 3), scale=0.1)], options, 3))
+
+
+@few
+@given(case=pairs(same_scale=True), seed=seeds)
+def test_select(case: Any, seed: int) -> None:
+    (a, b), result = case
+    condition = T(result.shape, BOOL, data=noise(seed, result.shape, 0, 1))
+    same_as_wheel(model("SELECT_V2", [condition, a, b], [result]))
+
+
+@few
+@pytest.mark.parametrize("target", [INT8, INT32, FLOAT32])
+@pytest.mark.parametrize("source", [INT8, INT32, FLOAT32])
+@given(count=st.integers(1, 9))
+def test_cast(source: TensorType, target: TensorType, count: int) -> None:
+    if source is not target:
+        same_as_wheel(model("CAST", [T((count,), source)], [T((count,), target)]), (2, 3))
