@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from edgeq.boards.profile import Board, EdgeTpu
-from edgeq.checks import coral
+from edgeq.boards.profile import Board, EdgeTpu, LiteRt
+from edgeq.checks import coral, linux, speed
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
@@ -56,13 +56,21 @@ def check(graph: Graph, board: Board, *, name: str | None = None, plans: Plans |
         placements = _generated(graph, plan, blocked)
         if plan is not None:
             memory = memory_of(plan, board)
+            latency = speed.of_plan(plan, board)
             findings.extend(memory_findings(memory, board))
     tpu = board.executor("edge-tpu")
+    runtime = board.executor("litert-xnnpack")
+    if isinstance(runtime, LiteRt):
+        placements = linux.placements(graph)
+        memory = linux.memory_of(graph, board)
+        findings.extend(linux.findings(memory, board))
+        latency = speed.of_linux(graph, board)
     if isinstance(tpu, EdgeTpu):
         predicted = coral.predict(graph, tpu.runtime_version)
         placements = coral.placements(graph, predicted)
         findings.extend(coral.findings(graph, predicted, tpu))
         details = coral.details(graph, predicted, tpu)
+        latency = speed.of_edge_tpu(graph, predicted, tpu)
     findings.sort(key=lambda f: (_ORDER[f.severity], -1 if f.operator is None else f.operator))
     return CheckReport(
         board=board.id,

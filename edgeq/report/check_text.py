@@ -24,7 +24,12 @@ def quantity_text(quantity: Quantity) -> str:
     """A number with its unit; an estimate says so."""
     if isinstance(quantity, Unknown):
         return "unknown"
-    number = bytes_text(int(quantity.value)) if quantity.unit == "bytes" else f"{quantity.value:,.4g} {quantity.unit}"
+    if quantity.unit == "bytes":
+        number = bytes_text(int(quantity.value))
+    elif quantity.unit == "us" and quantity.value >= 1000:
+        number = f"{quantity.value / 1000:.3g} ms"
+    else:
+        number = f"{quantity.value:.3g} {quantity.unit}"
     if isinstance(quantity, Estimated):
         return f"about {number}"
     return number
