@@ -2,5 +2,6 @@
 
 from edgeq.benchmark.result import BenchReport
 from edgeq.benchmark.run import DEFAULT_RUNS, bench
+from edgeq.benchmark.store import ChangeReport, compare, keep, kept
 
-__all__ = ["DEFAULT_RUNS", "BenchReport", "bench"]
+__all__ = ["DEFAULT_RUNS", "BenchReport", "ChangeReport", "bench", "compare", "keep", "kept"]

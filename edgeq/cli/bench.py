@@ -16,20 +16,55 @@ def bench(
         typer.Argument(help="A .tflite file or a bundle directory; without it, what was flashed.", show_default=False),
     ] = None,
     *,
-    board: Annotated[str, typer.Option("--board", "-b", help="A board's id or file.", show_default=False)],
+    board: Annotated[str | None, typer.Option("--board", "-b", help="A board's id or file.")] = None,
     port: Annotated[
         str | None, typer.Option(help="A device name, a unix socket, socket://HOST:PORT or rfc2217://HOST:PORT.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Samples (x, y): .npz, .npy, images, .csv, module:function.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=100_000, help="Timed runs at most.")] = 30,
+    keep: Annotated[
+        str | None, typer.Option(help="Keep the result as .edgeq/results/NAME.json.", metavar="NAME")
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(help="Measure nothing; say what changed between two kept results.")
+    ] = None,
+    gate: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --compare: exit 1 if a number is worse by more than so many percent."),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Run the model on the board: cost by layer, memory, accuracy, and every output byte against this computer's."""
     with Verb("bench", json=json, quiet=quiet, debug=debug) as verb:
+        if compare is not None:
+            _compare(verb, compare, gate)
+            return
         from edgeq import api
+        from edgeq.benchmark import keep as keep_result
+        from edgeq.benchmark import kept
+        from edgeq.errors import UsageError
         from edgeq.report.device_text import render_bench
 
+        if board is None or gate is not None:
+            raise UsageError(
+                "board-missing" if board is None else "gate-without-compare",
+                "Name the board with --board." if board is None else "--gate goes with --compare.",
+                try_=("edgeq bench MODEL.tflite --board BOARD", "edgeq bench --compare BEFORE AFTER --gate 2"),
+            )
         report = api.bench(model, board, port=port, data=data, runs=runs, progress=verb.progress)
-        verb.finish(report.to_json(), lambda console: render_bench(console, report), ok=report.ok)
+        document = report.to_json()
+        if keep is not None:
+            keep_result(document, kept(keep))
+        verb.finish(document, lambda console: render_bench(console, report), ok=report.ok)
+
+
+def _compare(verb: Verb, names: tuple[str, str], gate: float | None) -> None:
+    from edgeq.benchmark import compare, kept
+    from edgeq.report.device_text import render_changes
+
+    report = compare(kept(names[0]), kept(names[1]))
+    worse = report.worse_by(gate / 100) if gate is not None else ()
+    document = {**report.to_json(), "worse": [change.what for change in worse]}
+    verb.finish(document, lambda console: render_changes(console, report), ok=not worse)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeq.benchmark import BenchReport
+from edgeq.benchmark import BenchReport, ChangeReport
 from edgeq.benchmark.result import Comparison
 from edgeq.device import DevicesReport, FlashReport
 from edgeq.measure import Estimated, Quantity, Unknown
@@ -46,6 +46,20 @@ def render_bench(console: Console, report: BenchReport) -> None:
     for finding in report.findings:
         console.print(f"  [yellow]note[/]   {escape(finding)}")
     _layers(console, report)
+
+
+def render_changes(console: Console, report: ChangeReport) -> None:
+    """Before, after, and by how much."""
+    for note in report.notes:
+        console.print(f"[yellow]note[/] {escape(note)}")
+    table = Table("", box=None, header_style="bold")
+    for column in (report.before, report.after, "change"):
+        table.add_column(escape(column), justify="right")
+    for change in report.changes:
+        digits = ",.4g" if change.unit == "fraction" else ",.0f"
+        sides = ["" if side is None else f"{side:{digits}} {change.unit}" for side in (change.before, change.after)]
+        table.add_row(change.what, *sides, "" if change.ratio is None else f"{100 * (change.ratio - 1):+.2f} %")
+    console.print(table)
 
 
 def render_devices(console: Console, report: DevicesReport) -> None:
