@@ -30,7 +30,7 @@ def convert(
     eval_data: Any = None,
     scheme: str = "int8",
     io: str | None = None,
-    calibration: str = "minmax",
+    calibration: str = "auto",
     allow_float: bool = False,
     unsafe: bool = False,
     seed: int = 0,

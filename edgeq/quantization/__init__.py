@@ -1,6 +1,6 @@
 """Keras model + data → `.tflite` and a report on it. TensorFlow is imported by the child process alone."""
 
-from edgeq.quantization.convert import SCHEMES, convert
+from edgeq.quantization.conversion import SCHEMES, convert
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.report import ConversionReport, OutputError, Quality, TensorIo, Warned
 

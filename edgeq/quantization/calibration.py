@@ -13,6 +13,7 @@ from edgeq.graph import Graph, TensorType
 from edgeq.interpreter import Interpreter
 from edgeq.progress import Progress, silent
 
+AUTO = "auto"
 METHODS = ("minmax", "percentile", "mse", "entropy")
 BINS = 2048
 PERCENTILE = 99.99
@@ -137,3 +138,16 @@ def _entropy(counts: NDArray[np.int64], low: float, high: float, bits: int) -> t
     if counts.sum() == 0:
         return low, high
     return min(_clipped(low, high), key=divergence)
+
+
+def channel_magnitudes(
+    model: bytes, graph: Graph, samples: Sequence[Sequence[NDArray[Any]]]
+) -> dict[int, NDArray[np.float64]]:
+    """Tensor index -> largest absolute value of each channel (last axis), for activations of two axes or more."""
+    interpreter = Interpreter(model, preserve_all_tensors=True, reference=False)
+    largest = {i: np.zeros(graph.tensors[i].shape[-1]) for i in activations(graph) if len(graph.tensors[i].shape) >= 2}
+    for _ in _runs(interpreter, samples):
+        for i, seen in largest.items():
+            value = np.abs(interpreter.tensor(i))
+            np.maximum(seen, value.reshape(-1, value.shape[-1]).max(axis=0), out=seen)
+    return largest

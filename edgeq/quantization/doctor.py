@@ -160,7 +160,7 @@ def _examine_input(name: str, array: NDArray[Any], source: str) -> list[Warned]:
             Warned(
                 "outliers",
                 f"Input {name} reaches {low:.4g}..{high:.4g}, while 99.9 % of it lies within {bulk:.4g} of the median.",
-                "Leave the outliers out, or calibrate with percentile.",
+                "Leave the outliers out, or use --calibration percentile.",
             )
         )
     half = flat[: len(flat) // 2]

@@ -34,10 +34,15 @@ def dequantize(value: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
 
 
 def outputs_of(
-    model: bytes, graph: Graph, samples: Sequence[Sequence[NDArray[Any]]], *, progress: Progress = silent
+    model: bytes,
+    graph: Graph,
+    samples: Sequence[Sequence[NDArray[Any]]],
+    *,
+    reference: bool = True,
+    progress: Progress = silent,
 ) -> list[NDArray[Any]]:
     """Real outputs, one array (samples, ...) per output. A sample is one float array per input, without batch axis."""
-    interpreter = Interpreter(model)
+    interpreter = Interpreter(model, reference=reference)
     inputs = [graph.tensor(i) for i in graph.inputs]
     outputs = [graph.tensor(i) for i in graph.outputs]
     results: list[list[NDArray[Any]]] = [[] for _ in outputs]

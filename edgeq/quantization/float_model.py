@@ -65,14 +65,16 @@ def load(path: Path, *, unsafe: bool) -> FloatModel:
     kind = inspect(path, unsafe=unsafe)
     try:
         if kind == "saved_model":
-            return _load_saved_model(path)
-        if kind == "h5":
-            return _load_h5(path, unsafe)
-        return from_keras(keras.models.load_model(path, compile=False, safe_mode=not unsafe))
+            opened = _open_saved_model(path)
+        elif kind == "h5":
+            opened = _open_h5(path, unsafe)
+        else:
+            opened = keras.models.load_model(path, compile=False, safe_mode=not unsafe)
     except EdgeqError:
         raise
     except Exception as error:
         raise _unloadable(path, error) from error
+    return opened if isinstance(opened, FloatModel) else from_keras(opened)
 
 
 def _unloadable(path: Path, error: Exception) -> ModelError:
@@ -105,20 +107,18 @@ def _tf_keras() -> Any:
     return tf_keras
 
 
-def _load_h5(path: Path, unsafe: bool) -> FloatModel:
+def _open_h5(path: Path, unsafe: bool) -> Any:
+    custom = {"DepthwiseConv2D": _OldDepthwiseConv2D}
     try:
-        custom = {"DepthwiseConv2D": _OldDepthwiseConv2D}
-        return from_keras(keras.models.load_model(path, compile=False, custom_objects=custom, safe_mode=not unsafe))
-    except EdgeqError:
-        raise
+        return keras.models.load_model(path, compile=False, custom_objects=custom, safe_mode=not unsafe)
     except Exception as error:
         try:
-            return from_keras(_tf_keras().models.load_model(path, compile=False))
+            return _tf_keras().models.load_model(path, compile=False)
         except Exception:
-            raise _unloadable(path, error) from error
+            raise error from None
 
 
-def _load_saved_model(path: Path) -> FloatModel:
+def _open_saved_model(path: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()
@@ -143,11 +143,10 @@ def _load_saved_model(path: Path) -> FloatModel:
         copy = Path(directory) / "model.h5"
         try:
             model.save(copy)
-            custom = {"DepthwiseConv2D": _OldDepthwiseConv2D}
-            return from_keras(keras.models.load_model(copy, compile=False, custom_objects=custom))
+            return _open_h5(copy, unsafe=False)
         except Exception:
             # Not every Keras 2 model has a Keras 3 twin; the function it computes converts as well.
-            return from_keras(model)
+            return model
 
 
 def _from_signature(path: Path) -> FloatModel:
@@ -193,16 +192,17 @@ def from_keras(model: Any) -> FloatModel:
         # Rolled recurrent layers become WHILE loops, which neither quantize nor run on a microcontroller.
         if hasattr(layer, "unroll"):
             layer.unroll = True
+    functional = getattr(model, "_functional", None) or model
     names = list(getattr(model, "input_names", None) or (t.name for t in model.inputs))
     inputs = tuple(
         _spec(n, t.shape, str(getattr(t.dtype, "name", t.dtype))) for n, t in zip(names, model.inputs, strict=True)
     )
-    outputs = _unique(list(model.output_names))
+    outputs = _unique(list(functional.output_names))
 
     def call(tensors: list[Any]) -> list[Any]:
         given = tensors if len(tensors) > 1 else tensors[0]
-        if isinstance(getattr(model, "_inputs_struct", None), dict):
-            given = dict(zip(model._inputs_struct, tensors, strict=True))
+        if isinstance(getattr(functional, "_inputs_struct", None), dict):
+            given = dict(zip(functional._inputs_struct, tensors, strict=True))
         return list(tf.nest.flatten(model(given, training=False)))
 
     return FloatModel(inputs, tuple(outputs), call, model)

@@ -14,10 +14,10 @@ from edgeq.errors import ModelError
 from edgeq.graph import Graph, read_bytes
 from edgeq.progress import Progress
 from edgeq.quantization import float_model, tflite_converter
-from edgeq.quantization.calibration import collect, ranges_of
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.doctor import compare_with_training, examine, fit_to_model
 from edgeq.quantization.evaluation import compare, mean_absolute_error, outputs_of
+from edgeq.quantization.post_training import Float, PostTraining
 from edgeq.quantization.report import Quality, Warned, quality_json
 from edgeq.quantization.result_checks import verify_scheme
 
@@ -113,13 +113,14 @@ def _compare_with_training(model: float_model.FloatModel, arrays: Sequence[NDArr
     norm = next(
         (x for x in model.keras_model.layers if isinstance(x, keras.layers.BatchNormalization) and x.built), None
     )
-    if norm is None or len(norm._inbound_nodes) != 1:
+    if norm is None:
         return []
+    functional = getattr(model.keras_model, "_functional", None) or model.keras_model
+    batch = [np.asarray(a[:64]) for a in arrays]
     try:
-        tap = keras.Model(model.keras_model.inputs, norm.input)
-        batch = [np.asarray(a[:64]) for a in arrays]
+        tap = keras.Model(functional.inputs, norm._inbound_nodes[-1].input_tensors[0])
         seen = np.asarray(tap(batch if len(batch) > 1 else batch[0], training=False), np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):
         # A tap into a nested or batch-fixed model cannot be built: the question stays open.
         return []
     flat = seen.reshape(-1, seen.shape[-1])
@@ -145,11 +146,15 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> tuple[bytes, list[st
         return tflite_converter.to_dynamic(work.lowered, work.saved_model), []
     if scheme == "int16x8":
         return tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io), []
-    method = work.job["calibration"]
-    statistics = collect(
-        work.float_tflite, work.float_graph, calibration, histograms=method != "minmax", progress=work.progress
+    trial = PostTraining(
+        Float(work.float_tflite, work.float_graph),
+        calibration,
+        io=io,
+        macs=multiply_accumulates(work.float_graph),
+        weight_bits=4 if scheme == "int4" else 8,
+        progress=work.progress,
     )
-    return tflite_converter.quantize_int8(work.float_tflite, ranges_of(statistics, method), io=io), []
+    return trial.run(work.job["calibration"])
 
 
 def _measure(work: Work, result: bytes, data: Fed, held_out: bool) -> Quality:

@@ -124,7 +124,7 @@ def test_names_and_order_are_kerass_and_the_bytes_repeat(two_ended: Any, tmp_pat
 def inline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConversionReport]:
     """`convert` with the child's work done in this process; what it hands over and answers is the same."""
     pytest.importorskip("tensorflow")
-    import edgeq.quantization.convert as parent
+    import edgeq.quantization.conversion as parent
     from edgeq.progress import silent
     from edgeq.quantization.pipeline import run
 
@@ -249,7 +249,7 @@ def test_a_shape_without_a_size_is_refused(inline: Callable[..., ConversionRepor
 
 
 def test_a_child_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import edgeq.quantization.convert as parent
+    import edgeq.quantization.conversion as parent
 
     dying = tmp_path / "dies"
     dying.write_text("#!/bin/sh\necho '[\"quantizing\", 0, null]'\nkill -SEGV $$\n")

@@ -25,7 +25,7 @@ from edgeq.files import write_file
 from edgeq.graph import read_bytes
 from edgeq.measure import Measured, Quantity, Unknown
 from edgeq.progress import Progress, silent
-from edgeq.quantization.calibration import METHODS
+from edgeq.quantization.calibration import AUTO, METHODS
 from edgeq.quantization.data import Dataset, image_files, load_data
 from edgeq.quantization.model_files import inspect
 from edgeq.quantization.report import ConversionReport, OutputError, Quality, Warned
@@ -51,7 +51,7 @@ def convert(
     io: str | None = None,
     data: Any = None,
     eval_data: Any = None,
-    calibration: str = "minmax",
+    calibration: str = "auto",
     allow_float: bool = False,
     unsafe: bool = False,
     seed: int = 0,
@@ -125,12 +125,12 @@ def _checked_options(scheme: str, io: str | None, calibration: str) -> str:
             where="--io",
             try_="One of " + ", ".join(SCHEMES[scheme]) + ".",
         )
-    if calibration not in METHODS:
+    if calibration not in (*METHODS, AUTO):
         raise UsageError(
             "calibration-unknown",
             f"There is no calibration {calibration}.",
             where="--calibration",
-            try_="One of " + ", ".join(METHODS) + ".",
+            try_="One of " + ", ".join((*METHODS, AUTO)) + ".",
         )
     return io or SCHEMES[scheme][0]
 
