@@ -1,0 +1,193 @@
+"""Rules, remedies, budgets, and the documents for continuous integration."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgeq import api
+from edgeq.boards import list_boards, load_board
+from edgeq.checks import apply_budget, check, fix, parse_budget
+from edgeq.checks.rules import RULES
+from edgeq.cli.main import app
+from edgeq.errors import UsageError
+from edgeq.graph import read, read_bytes, verify, write_bytes
+from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
+from edgeq.interpreter import Interpreter
+from edgeq.measure import Estimated, Unknown
+from edgeq.report import check_ci
+
+MODELS = ("kws_ref_int8", "vww_96_int8", "ic_resnet8_int8", "ad01_int8")
+Q = Quantization((0.5,), (3,))
+
+
+def float_io() -> Graph:
+    """float -> QUANTIZE -> QUANTIZE (the same) -> RELU -> DEQUANTIZE -> float, batch left open."""
+    quantized = [Tensor(i, f"q{i}", TensorType.INT8, (1, 4), (-1, 4), Q) for i in (1, 2, 3)]
+    x = Tensor(0, "x", TensorType.FLOAT32, (1, 4), (-1, 4))
+    y = Tensor(4, "y", TensorType.FLOAT32, (1, 4), (-1, 4))
+    names = ("QUANTIZE", "QUANTIZE", "RELU", "DEQUANTIZE")
+    operators = tuple(Operator(i, name, 1, (i,), (i + 1,)) for i, name in enumerate(names))
+    return Graph("main", (x, *quantized, y), operators, (0,), (4,))
+
+
+def rules_of(graph: Graph, board: str = "virtual-m4") -> set[str]:
+    return {finding.rule for finding in check(graph, load_board(board)).findings}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_published_models_fit_a_nano_33(shared, model):
+    report = api.check(shared / "models" / f"{model}.tflite", ["arduino-nano-33-ble-sense"])[0]
+    assert report.fits
+    assert report.placements
+    assert {placement.executor for placement in report.placements} == {"generated-c"}
+
+
+def test_an_operator_without_kernel_is_named():
+    tensors = tuple(Tensor(i, f"t{i}", TensorType.INT8, (1, 4), (1, 4), Q) for i in range(3))
+    operators = (Operator(0, "RELU", 1, (0,), (1,)), Operator(1, "CUSTOM", 1, (1,), (2,), custom_code="Mystery"))
+    report = check(Graph("main", tensors, operators, (0,), (2,)), load_board("virtual-m4"))
+    assert not report.fits
+    (finding,) = report.of_severity("error")
+    assert (finding.rule, finding.operator, finding.name) == ("operator-not-supported", 1, "Mystery")
+    assert [placement.executor for placement in report.placements] == ["generated-c", "none"]
+
+
+def test_a_custom_operator_is_an_error_on_linux_too():
+    tensors = tuple(Tensor(i, f"t{i}", TensorType.FLOAT32, (1, 4), (1, 4)) for i in range(2))
+    graph = Graph("main", tensors, (Operator(0, "CUSTOM", 1, (0,), (1,), custom_code="FlexErf"),), (0,), (1,))
+    assert "custom-operator" in rules_of(graph, "pi-4b")
+
+
+def test_float_borders_and_useless_requantization_are_found():
+    found = rules_of(float_io())
+    assert {"float-input", "float-output", "redundant-requantize", "dynamic-batch"} <= found
+
+
+def test_fix_removes_what_it_says_and_keeps_the_outputs():
+    graph = float_io()
+    fixed, done = fix(graph)
+    verify(fixed)
+    assert {one.rule for one in done} == {"float-input", "float-output", "redundant-requantize", "dynamic-batch"}
+    assert not {one.rule for one in done} & rules_of(fixed)
+    before, after = Interpreter(write_bytes(graph)), Interpreter(write_bytes(fixed))
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        x = rng.uniform(-70, 70, (1, 4)).astype(np.float32)
+        q = np.clip(np.round(x / np.float32(0.5)) + 3, -128, 127).astype(np.int8)
+        expected = before.run([x])[0]
+        assert np.array_equal((after.run([q])[0].astype(np.float32) - 3) * np.float32(0.5), expected)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_fix_keeps_the_outputs_of_real_models(shared, model, tmp_path):
+    source = shared / "models" / f"{model}.tflite"
+    out = tmp_path / "fixed.tflite"
+    api.fix(source, out)
+    before, after = Interpreter(source.read_bytes()), Interpreter(out.read_bytes())
+    rng = np.random.default_rng(2)
+    tensor = read(source).tensors[read(source).inputs[0]]
+    x = rng.integers(-128, 128, tensor.shape).astype(np.int8)
+    assert all(np.array_equal(a, b) for a, b in zip(before.run([x]), after.run([x]), strict=True))
+
+
+def test_fix_of_nothing_is_the_same_model():
+    graph = read_bytes(write_bytes(fix(float_io())[0]))
+    again, done = fix(graph)
+    assert again is graph
+    assert done == ()
+
+
+def test_budgets(shared):
+    report = api.check(shared / "models" / "ad01_int8.tflite", ["nucleo-l4r5zi"])[0]
+    flash = report.use("flash").needed.value
+    assert apply_budget(report, {"flash": flash}).fits
+    assert not apply_budget(report, {"flash": flash - 1}).fits
+    assert isinstance(report.latency, Estimated)
+    assert not apply_budget(report, {"latency": report.latency.value / 2}).fits
+    virtual = api.check(shared / "models" / "ad01_int8.tflite", ["virtual-m4"])[0]
+    assert isinstance(virtual.latency, Unknown)
+    assert not apply_budget(virtual, {"latency": 1e9}).fits, "an unknown latency passes no gate"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flash=256k", {"flash": 262144}),
+        ("ram=64KiB, latency=20ms", {"ram": 65536, "latency": 20000}),
+        ("flash=1.5m,latency=1s", {"flash": 1572864, "latency": 1e6}),
+    ],
+)
+def test_a_budget_is_read(text, expected):
+    assert parse_budget(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "flash", "flash=", "flash=-1", "rom=3k", "flash=3s", "latency=3k", "ram=1k,ram=2k"]
+)
+def test_a_wrong_budget_is_refused(text):
+    with pytest.raises(UsageError) as caught:
+        parse_budget(text)
+    assert caught.value.code == "bad-budget"
+
+
+def test_sarif_and_junit_carry_every_finding():
+    report = check(float_io(), load_board("virtual-m4"))
+    report = apply_budget(report, {"ram": 1})
+    sarif = json.loads(check_ci.sarif([report], "m.tflite"))
+    run = sarif["runs"][0]
+    assert sarif["version"] == "2.1.0"
+    assert len(run["results"]) == len(report.findings)
+    for result in run["results"]:
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+    suite = ElementTree.fromstring(check_ci.junit([report], "m.tflite"))[0]
+    assert int(suite.get("failures")) == len(suite.findall("testcase/failure")) == 2
+    assert int(suite.get("tests")) == len(suite.findall("testcase"))
+
+
+def test_every_rule_has_a_sentence():
+    for rule in RULES.values():
+        assert rule.sentence.endswith(".")
+        assert rule.executors
+
+
+def test_the_command_answers_by_exit_status(shared, tmp_path):
+    model = str(shared / "models" / "kws_ref_int8.tflite")
+    run = CliRunner().invoke
+    fits = run(app, ["check", model, "--board", "virtual-m4", "--json"])
+    assert fits.exit_code == 0
+    body = json.loads(fits.stdout)
+    assert body["schema"] == "edgeq.check/1"
+    assert body["fits"] is True
+    assert run(app, ["check", model, "--board", "virtual-m4", "--budget", "ram=1k"]).exit_code == 1
+    assert run(app, ["check", model, "--board", "no-such"]).exit_code == 2
+    assert run(app, ["check", model]).exit_code == 2
+    assert run(app, ["check", str(tmp_path / "none.tflite"), "--board", "host"]).exit_code == 2
+    out = tmp_path / "fixed.tflite"
+    assert (
+        run(app, ["check", model, "--board", "host", "--fix", "-o", str(out), "--sarif", str(tmp_path / "s")]).exit_code
+        == 0
+    )
+    assert out.stat().st_size > 0
+    assert json.loads((tmp_path / "s").read_text())["runs"]
+
+
+def test_every_board_gets_a_report(shared):
+    boards = list_boards()
+    reports = api.check(shared / "models" / "ad01_int8.tflite", boards)
+    assert [report.board for report in reports] == [board.id for board in boards]
+
+
+def test_check_imports_no_tensorflow(shared):
+    code = (
+        "import sys; from edgeq import api; "
+        f"api.check({str(shared / 'models' / 'kws_ref_int8.tflite')!r}, ['virtual-m4', 'coral-dev-board', 'pi-4b']); "
+        "assert not {'tensorflow', 'keras', 'ai_edge_litert'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
