@@ -14,6 +14,7 @@ from edgeq.cli.check import check
 from edgeq.cli.convert import convert
 from edgeq.cli.demo import demo
 from edgeq.cli.devices import devices
+from edgeq.cli.doctor import doctor
 from edgeq.cli.flash import flash
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ for _verb in (convert, check, bundle, flash, bench):
     app.command()(_verb)
 app.add_typer(boards_app, name="boards")
 app.command()(devices)
+app.command()(doctor)
 app.command()(demo)
 
 

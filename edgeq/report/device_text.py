@@ -9,6 +9,7 @@ from rich.table import Table
 from edgeq.benchmark import BenchReport, ChangeReport
 from edgeq.benchmark.result import Comparison
 from edgeq.device import DevicesReport, FlashReport
+from edgeq.device.doctor import DoctorReport
 from edgeq.measure import Estimated, Quantity, Unknown
 from edgeq.report.boards_text import bytes_text
 from edgeq.toolchain import Image
@@ -60,6 +61,16 @@ def render_changes(console: Console, report: ChangeReport) -> None:
         sides = ["" if side is None else f"{side:{digits}} {change.unit}" for side in (change.before, change.after)]
         table.add_row(change.what, *sides, "" if change.ratio is None else f"{100 * (change.ratio - 1):+.2f} %")
     console.print(table)
+
+
+def render_doctor(console: Console, report: DoctorReport) -> None:
+    """One line a check, by group."""
+    colour = {"ok": "green", "absent": "yellow", "failed": "bold red"}
+    for check in report.checks:
+        state = f"[{colour[check.state]}]{check.state:<6}[/]"
+        console.print(f"{state} {check.group} {escape(check.name)}: {escape(check.detail)}", soft_wrap=True)
+        if check.remedy:
+            console.print(f"       {escape(check.remedy)}", soft_wrap=True)
 
 
 def render_devices(console: Console, report: DevicesReport) -> None:

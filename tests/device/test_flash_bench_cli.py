@@ -89,3 +89,18 @@ def test_devices() -> None:
     status, out, _ = run("devices")
     assert status == 0
     assert "virtual-m4" in out
+
+
+def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, _ = run("doctor", "--json")
+    document = json.loads(out)
+    checks = {(check["group"], check["name"]): check for check in document["checks"]}
+    assert status == (0 if document["ok"] else 1)
+    assert checks["link", "loop://"]["state"] == "ok"
+    assert checks["package", "numpy"]["state"] == "ok"
+    assert all(check["remedy"] for check in document["checks"] if check["state"] != "ok")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    status, out, _ = run("doctor", "--json")
+    checks = {(check["group"], check["name"]): check for check in json.loads(out)["checks"]}
+    assert checks["emulator", "qemu-system-arm"]["state"] == "absent"
+    assert "apt-get" in checks["emulator", "qemu-system-arm"]["remedy"]
