@@ -18,9 +18,9 @@ from edgeq.boards import load_board
 from edgeq.errors import ToolError
 from edgeq.toolchain import Image, build
 
-BOARDS = ("qemu-mps2-an386", "qemu-mps3-an547", "qemu-netduinoplus2")
+BOARDS = ("qemu-mps2-an386", "qemu-mps3-an547", "qemu-netduinoplus2", "qemu-microbit", "qemu-riscv32-virt")
 X = random.Random(2).randbytes(INPUT_BYTES)
-HARD_TO_USAGE = range(1, 5)
+FAULT_KINDS = (1, 2, 3, 4, 6)
 
 pytestmark = pytest.mark.qemu
 
@@ -33,8 +33,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=list(product(BOARDS, ("gcc", "zig"))), ids="-".join)
 def image(request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     board, compiler = request.param
-    if shutil.which("qemu-system-arm") is None:
-        pytest.skip("needs qemu-system-arm")
+    virtual = load_board(board).virtual
+    assert virtual is not None
+    if shutil.which(virtual.emulator) is None:
+        pytest.skip(f"needs {virtual.emulator}")
     try:
         return build(bundle, load_board(board), tmp_path_factory.mktemp("image") / "out", compiler=compiler)
     except ToolError as error:
@@ -103,7 +105,7 @@ def test_a_fault_is_recorded_over_the_restart(link: Link, image: Image, number: 
     assert link.ask(al.MEMORY).status == al.NO_SESSION
     link.hello()
     record = struct.unpack("<24I", link.ask(al.FAULT, b"\0").payload)
-    assert record[0] in HARD_TO_USAGE
+    assert record[0] in FAULT_KINDS
     assert record[14:17] == (al.RUN, 2, boots)
     if function is not None:
         location = image.locate(record[1])

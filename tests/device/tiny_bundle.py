@@ -2,7 +2,7 @@
 
 output[i] = input_0[i] ^ 0x5A, and output[0] is a count of runs since the reset. input_1[0] is a command: 1 return an
 error, 2 read from an address that does not exist, 3 execute an undefined instruction, 4 run out of stack; input_1[1]
-lengthens layer 1 by so many times 100,000 turns of a loop, which on a Cortex-M are two instructions each.
+lengthens layer 1 by so many times 100,000 turns of a loop, which on a microcontroller are two instructions each.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ void tiny_reset(void *arena) {{ *(uint8_t *)arena = 0; }}
 __attribute__((noinline)) static void tiny_wait(uint32_t turns) {{
 #ifdef __arm__
     __asm volatile(".syntax unified; 1: subs %0, %0, #1; bne 1b" : "+l"(turns) : : "cc");
+#elif defined(__riscv)
+    __asm volatile("1: addi %0, %0, -1; bnez %0, 1b" : "+r"(turns));
 #else
     for (volatile uint32_t i = 0; i < turns; ++i) {{ }}
 #endif

@@ -1,0 +1,40 @@
+/*
+ * nRF52840 at 64 MHz with the crystal for the UART's sake, instruction cache on, cycle counter. UART on the pins TX
+ * (P1.03) and RX (P1.10) of Arduino Nano 33 BLE: a serial adapter is needed there, the USB socket belongs to the boot
+ * loader.
+ */
+#include "dwt.h"
+#include "uart.h"
+
+#define CLOCK_HFCLKSTART   EDGEQ_REGISTER(0x40000000u)
+#define CLOCK_HFCLKSTARTED EDGEQ_REGISTER(0x40000100u)
+#define NVMC_ICACHECNF     EDGEQ_REGISTER(0x4001E540u)
+#define PORT_1             32u
+#define TRANSMIT_PIN       (PORT_1 + 3u)
+#define RECEIVE_PIN        (PORT_1 + 10u)
+
+void edgeq_port_start(void) {
+    CLOCK_HFCLKSTART = 1;
+    while (CLOCK_HFCLKSTARTED == 0) {
+    }
+    NVMC_ICACHECNF = 1;
+    uart_start(TRANSMIT_PIN, RECEIVE_PIN, EDGEQ_BAUD);
+}
+
+int32_t edgeq_port_read(void) {
+    return uart_read();
+}
+
+void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
+    uart_write(bytes, length);
+}
+
+void edgeq_port_info(edgeq_port_info_t *info) {
+    edgeq_dwt_info(info, EDGEQ_CORE_HZ);
+    info->capabilities = EDGEQ_INSTRUCTION_CACHE_ON;
+    edgeq_cortex_m_info(info);
+}
+
+void edgeq_port_reset(void) {
+    edgeq_cortex_m_reset();
+}
