@@ -28,15 +28,16 @@ _EVERY = np.arange(-128, 128, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """((a << 8) * alpha >> 16) + ((b << 8) * beta >> 16) + addend, shifted right, saturated to int8."""
+    """(a * alpha >> drop) + (b * beta >> drop) + addend, shifted right, saturated to int8."""
 
     alpha: int
     beta: int
     addend: int
     shift: int
+    drop: int
 
     def __call__(self, a: Ints, b: Ints) -> Ints:
-        total = ((a * 256 * self.alpha) >> 16) + ((b * 256 * self.beta) >> 16) + self.addend
+        total = (a * self.alpha >> self.drop) + (b * self.beta >> self.drop) + self.addend
         return np.asarray(np.clip(total >> self.shift, -128, 127), np.int64)
 
 
@@ -49,8 +50,10 @@ def exact_sums(fields: Mapping[str, Any]) -> Ints:
     return np.clip(total, p["act_min"], p["act_max"])
 
 
-def line(exact: Ints, alpha: float, beta: float) -> Line | None:
+def line(exact: Ints, alpha: float, beta: float, drop: int = 8) -> Line | None:
     """A line proven equal to `exact` on all pairs, or None; alpha, beta: real factors of a and b to the output.
+
+    drop: bits that each product loses (8: SMLAW with the operand in the upper byte of a halfword).
 
     For each pair of integer factors near the real ones, every result k bounds the addend: from below by the
     pairs that must reach k, from above by those that must not.
@@ -60,10 +63,10 @@ def line(exact: Ints, alpha: float, beta: float) -> Line | None:
         return None
     ranks = exact.reshape(-1) + 128
     first, last = int(ranks.min()), int(ranks.max())
-    base_alpha, base_beta = round(alpha * 2 ** (shift + 8)), round(beta * 2 ** (shift + 8))
+    base_alpha, base_beta = round(alpha * 2 ** (shift + drop)), round(beta * 2 ** (shift + drop))
     for da, db in sorted(((i, j) for i in range(-6, 7) for j in range(-6, 7)), key=lambda d: abs(d[0]) + abs(d[1])):
         one, two = base_alpha + da, base_beta + db
-        total = (((_EVERY * 256 * one) >> 16)[:, None] + ((_EVERY * 256 * two) >> 16)[None, :]).reshape(-1)
+        total = ((_EVERY * one >> drop)[:, None] + (_EVERY * two >> drop)[None, :]).reshape(-1)
         lowest, highest = np.full(256, 1 << 40), np.full(256, -(1 << 40))
         np.minimum.at(lowest, ranks, total)
         np.maximum.at(highest, ranks, total)
@@ -74,7 +77,7 @@ def line(exact: Ints, alpha: float, beta: float) -> Line | None:
             return None
         least = int(((steps - 128 << shift) - above[steps]).max())
         most = int(((steps - 128 << shift) - below[steps - 1]).min()) - 1
-        found = Line(one, two, (least + most) // 2, shift)
+        found = Line(one, two, (least + most) // 2, shift, drop)
         if least <= most and bool((found(_EVERY[:, None], _EVERY[None, :]) == exact).all()):
             return found if abs(total).max() + abs(found.addend) < 2**31 else None
     return None
@@ -126,7 +129,7 @@ def add(node: Node) -> Iterator[Step]:
     yield Step(
         operator=node.operator.index,
         name=node.operator.name,
-        kernel=kernel.removeprefix("edgeq_"),
+        kernel="add_s8_dsp",
         method="one multiply-add for each input, proven for all pairs",
         calls=(f"{kernel}({{t{a.index}}}, {{t{b.index}}}, {{t{result.index}}}, {end}, {{line}});",),
         inputs=activations(a, b),

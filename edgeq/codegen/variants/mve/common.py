@@ -1,0 +1,173 @@
+"""What the MVE kernels share: assembly functions, the requantization parameters and their proof, C drivers.
+
+A kernel is a leaf function in top-level assembly (dsp.common.function): gcc and clang run the same instructions and
+nothing spills. Around it a driver in C, emitted for the layer's shape, loops over channels and blocks of pixels.
+
+Accumulators are the even registers that VMLADAV can write, at most 8; the Q registers hold weights that stay for a
+whole loop, a few that stream, and one vector of activations. All vector loads of activations are of bytes, so they
+need no alignment; accumulators and packed weights are 16-byte aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.codegen.arithmetic import Ints, doubling_high_mul
+from edgeq.codegen.lower.common import activation_range, zero_point
+from edgeq.codegen.lower.convolution import Weights, accumulators_fit
+from edgeq.codegen.proofs import Requantization, accumulator_bounds
+from edgeq.codegen.step import Constant, Node, Source
+from edgeq.codegen.variants.dsp.common import function
+from edgeq.graph.ir import TensorType
+
+INT32_LIMIT = 2**31
+
+ACCUMULATORS = 90
+"""Accumulators of a channel, in a driver's buffer, before the next channel's: the largest block of pixels."""
+
+SUMS = 2 * ACCUMULATORS
+"""Accumulators in a driver's buffer on the stack; 8 more may be read."""
+
+SUMS_BUFFER = f"    int32_t sums[{SUMS + 8}] __attribute__((aligned(16)));\n"
+
+
+def applies(node: Node) -> bool:
+    """Whether the core has MVE and the operator takes int8 in and out."""
+    return "mve" in node.target.features and all(t.type is TensorType.INT8 for t in (node.input(0), node.output()))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A function: its external name, its C prototype and the text of its file."""
+
+    name: str
+    prototype: str
+    text: str
+
+    @property
+    def source(self) -> Source:
+        return Source(self.name.removeprefix("edgeq_"), self.text, self.prototype)
+
+
+def assembly(name: str, parameters: str, comment: str, body: Iterable[str], save: Sequence[str] = ()) -> Kernel:
+    """A kernel in assembly; r4-r11 and lr are saved around the body, and the vector registers `save` (d8, ...)."""
+    vectors = f"{{{save[0]}-{save[-1]}}}" if save else ""
+    lines = [
+        "push {r3-r11, lr}", *([f"vpush {vectors}"] if save else []), *body,
+        *([f"vpop {vectors}"] if save else []), "pop {r3-r11, pc}",
+    ]  # fmt: skip
+    tables = [line for line in lines if line.startswith(("9:", ".hword", ".word", ".balign"))]
+    code = [line for line in lines if line not in tables]
+    return Kernel(name, f"void {name}({parameters});", function(name, comment, [*code, *tables]))
+
+
+def driver(name: str, parameters: str, comment: str, body: str, kernels: Sequence[Kernel]) -> Kernel:
+    """A C function that calls kernels."""
+    prototypes = "\n".join(dict.fromkeys([*(k.prototype for k in kernels), f"void {name}({parameters});"]))
+    include = "#include <string.h>\n" if "memset(" in body or "memcpy(" in body else ""
+    text = f"#include <stdint.h>\n{include}\n{prototypes}\n\n/* {comment} */\nvoid {name}({parameters}) {{\n{body}}}\n"
+    return Kernel(name, f"void {name}({parameters});", text)
+
+
+def arguments(*constants: Constant) -> str:
+    """Placeholders of constants, as arguments of a call."""
+    return ", ".join(f"{{{c.name}}}" for c in constants)
+
+
+def sources(*kernels: Kernel) -> tuple[Source, ...]:
+    return tuple(k.source for k in dict.fromkeys(kernels))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tail:
+    """How accumulators become bytes, one proven form for all channels of a layer.
+
+    Floor form (`signed` False): saturate((rdmulh(acc + bias, m) + addend) >> e). A negative result is floored where
+    TFLM rounds ties away from zero; the proof shows that no accumulator tells the two apart (ReLU: all of them clamp).
+    Signed form: the accumulator's sign is added before the shift, which is TFLM's rounding in every case.
+    minimum, maximum: clamps beyond int8's own. parameters [channels, 4]: bias, m, addend, 24 - e (for VQSHL: the
+    saturated byte is the top one).
+    """
+
+    signed: bool
+    minimum: int
+    maximum: int
+    parameters: NDArray[np.int32]
+
+    @property
+    def clamped(self) -> bool:
+        return (self.minimum, self.maximum) != (-128, 127)
+
+    @property
+    def name(self) -> str:
+        clamp = f"_{self.minimum + 128}_{self.maximum + 128}" if self.clamped else ""
+        return ("signed" if self.signed else "floor") + clamp
+
+    @property
+    def cost(self) -> float:
+        """Instructions an output beyond loading, packing and storing."""
+        return 1.25 if self.signed else 0.75
+
+
+def exact_function(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
+    """TFLM's requantization of a layer with weights [channels, taps]; None where it shifts left."""
+    source = node.input(0)
+    if not accumulators_fit(flat, constants.bias, source) or bool((constants.shifts > 0).any()):
+        return None
+    low, high = accumulator_bounds(flat.astype(np.int64), constants.bias, zero_point(source))
+    minimum, maximum = activation_range(node, node.output())
+    return Requantization(
+        multiplier=constants.multipliers.astype(np.int64),
+        exponent=-constants.shifts.astype(np.int64),
+        zero_point=zero_point(node.output()),
+        minimum=minimum,
+        maximum=maximum,
+        low=low,
+        high=high,
+    )
+
+
+def tail(exact: Requantization, folded: Ints) -> Tail | None:
+    """The shortest proven form, or None. folded: bias - input zero point * sum(weights), per channel."""
+    constant = exact(exact.low[:, None])[:, 0] == exact(exact.high[:, None])[:, 0]
+    exponent = np.where(constant, 8, exact.exponent)
+    if bool(((exponent < 1) | (exponent > 22)).any()):
+        return None
+    value = np.where(constant, exact(exact.low[:, None])[:, 0], exact.zero_point)
+    multiplier = np.where(constant, 0, exact.multiplier)
+    addend = (value << exponent) + (np.int64(1) << (exponent - 1))
+    reach = np.maximum(np.abs(exact.low), np.abs(exact.high)) + np.abs(addend) + 1
+    if bool((reach >= INT32_LIMIT).any()):
+        return None
+    for signed in (False, True):
+
+        def form(acc: Ints, signed: bool = signed) -> Ints:
+            sign = np.where(acc < 0, -1, 0) if signed else 0
+            total = doubling_high_mul(acc, multiplier[:, None]) + sign + addend[:, None]
+            return np.asarray(np.clip(np.clip(total >> exponent[:, None], -128, 127), exact.minimum, exact.maximum))
+
+        if bool(exact.agrees(form).all()):
+            table = np.stack([folded, multiplier, addend, 24 - exponent], axis=1).astype(np.int32)
+            return Tail(signed, exact.minimum, exact.maximum, table)
+    return None
+
+
+def requantize_lines(end: Tail, vectors: Sequence[int], results: Sequence[int]) -> list[str]:
+    """Instructions from raw accumulators in q<vectors> to bytes at the top of the words of q<results>.
+
+    r4-r7 hold the channel's parameters. Floor form: in place (results = vectors), the multiplier in q7 of every lane.
+    """
+    if not end.signed:
+        assert list(vectors) == list(results)
+        lines = [f"vadd.i32 q{v}, q{v}, r4" for v in vectors]
+        lines += [f"vqrdmlash.s32 q{v}, q7, r6" for v in vectors]
+    else:
+        lines = [f"vadd.i32 q{v}, q{v}, r4" for v in vectors]
+        lines += [f"vshr.s32 q{r}, q{v}, #31" for v, r in zip(vectors, results, strict=True)]
+        lines += [f"vqrdmlah.s32 q{r}, q{v}, r5" for v, r in zip(vectors, results, strict=True)]
+        lines += [f"vadd.i32 q{r}, q{r}, r6" for r in results]
+    return lines + [f"vqshl.s32 q{r}, r7" for r in results]
