@@ -136,8 +136,8 @@ def _text(document: dict[str, Any]) -> str:
 `make bench-mcu`, {document["date"]}, {document["compiler"]}.
 Flags: {"; ".join(f"`{o}`" for o in options)}.
 
-Executed instructions of one inference on seeded noise, counted under QEMU, with the profiling hook compiled in; they are
-not cycles. Flash: code and constants of the bundle, with what it takes from the C library. Arena: inputs, outputs,
+Executed instructions of one inference on seeded noise, counted under QEMU, with the profiling hook compiled in; they
+are not cycles. Flash: code and constants of the bundle, with what it takes from the C library. Arena: inputs, outputs,
 intermediates, scratch. Stack: painted high-water mark of invoke. The peer is TFLM (August 2026) with CMSIS-NN 7, the
 better of its -O2 and -O3 builds, counted by the same method; its flash holds the interpreter and the .tflite file.
 

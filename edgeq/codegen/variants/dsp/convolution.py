@@ -111,7 +111,7 @@ def conv_2d(node: Node) -> Iterator[Step]:
     yield Step(
         operator=node.operator.index,
         name=node.operator.name,
-        kernel=driver.removeprefix("edgeq_"),
+        kernel="conv_2d_s8_dsp",
         method=f"{filter_h}x{filter_w}, stride {shape['stride_h']}x{shape['stride_w']}, two pixels by four channels, "
         f"{'rows padded in scratch, ' if row_copies else ''}"
         f"{'general requantization' if end.short is None else 'certified requantization'}",

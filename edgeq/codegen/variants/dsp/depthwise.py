@@ -315,7 +315,7 @@ def depthwise_conv_2d(node: Node) -> Iterator[Step]:
     yield Step(
         operator=node.operator.index,
         name=node.operator.name,
-        kernel=kernel.removeprefix("edgeq_"),
+        kernel="depthwise_conv_2d_s8_dsp",
         method=f"3x3, stride {plane.step}, one channel at a time on an int16 plane, "
         f"{'general requantization' if end.short is None else 'certified requantization'}",
         calls=(

@@ -235,7 +235,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
     yield Step(
         operator=node.operator.index,
         name=node.operator.name,
-        kernel=driver.removeprefix("edgeq_"),
+        kernel="fully_connected_s8_dsp",
         method=f"eight units at a time, {'general' if end.short is None else 'certified'} requantization",
         calls=(
             f"{driver}({{t{source.index}}}, {{t{result.index}}}, {{stream}}, {{requantization}}"

@@ -89,7 +89,7 @@ def average_pool_2d(node: Node) -> Iterator[Step]:
     yield Step(
         operator=node.operator.index,
         name=node.operator.name,
-        kernel=driver.removeprefix("edgeq_"),
+        kernel="average_pool_2d_s8_dsp",
         method="the whole image, two sums in each register",
         calls=(f"{driver}({{t{source.index}}}, {{t{result.index}}}, {{scratch}});",),
         inputs=(source.index,),

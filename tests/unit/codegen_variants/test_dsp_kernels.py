@@ -1,0 +1,256 @@
+"""DSP kernels in QEMU (Cortex-M4) against the tflite-micro wheel: single operators, shapes at the kernels' edges."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import Wheel
+from single import INT8, INT32, T, model
+
+from edgeq.boards import load_board
+from edgeq.codegen import emit, plan, write_bundle
+from edgeq.codegen.variants.dsp.elementwise import exact_sums, line
+from edgeq.graph import Graph, write_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+import counter
+
+BOARD = "qemu-mps2-an386"
+TOOLS = all(shutil.which(tool) for tool in ("qemu-system-arm", "arm-none-eabi-gcc", "gcc"))
+needs_tools = pytest.mark.skipif(not TOOLS, reason="needs qemu-system-arm, arm-none-eabi-gcc and gcc")
+
+
+def inputs_of(graph: Graph) -> list[list[np.ndarray]]:
+    """Two of noise, one of low range, all 127, all -128, alternating."""
+    generator = np.random.default_rng(5)
+    shapes = [graph.tensors[i].shape for i in graph.inputs]
+    made = [
+        [generator.integers(low, high, s).astype(np.int8) for s in shapes]
+        for low, high in ((-128, 128),) * 2 + ((-3, 4),)
+    ]
+    made += [[np.resize(np.array(p, np.int8), s) for s in shapes] for p in ([127], [-128], [127, -128])]
+    return made
+
+
+def same_in_qemu(graph: Graph, place: Path, *, optimize: str = "speed", kernel: str = "dsp") -> None:
+    """The kernel is the wanted one, and every byte equals the wheel's."""
+    made = plan(graph, load_board(BOARD), name="model", optimize=optimize)
+    assert kernel in made.steps[0].kernel
+    write_bundle(emit(made), place / "bundle")
+    vectors = inputs_of(graph)
+    counts = counter.count(place / "bundle", counter.MACHINES[BOARD], [[a.tobytes() for a in v] for v in vectors])
+    wheel = Wheel(write_bytes(graph), 1_000_000)
+    for position, (vector, got) in enumerate(zip(vectors, counts.outputs, strict=True)):
+        want = wheel.run(vector)[0]
+        np.testing.assert_array_equal(np.frombuffer(got, np.int8), want.reshape(-1), err_msg=f"input {position}")
+    assert counts.stack_bytes < 1024
+
+
+def weights(generator: np.random.Generator, shape: tuple[int, ...], extreme: bool) -> np.ndarray:
+    if extreme:
+        return generator.choice(np.array([-127, 127], np.int8), shape)
+    return generator.integers(-127, 128, shape).astype(np.int8)
+
+
+def conv(
+    size: tuple[int, int, int],
+    filters: tuple[int, int, int],
+    stride: int,
+    padding: str,
+    relu: bool,
+    extreme: bool = False,
+) -> Graph:
+    """CONV_2D of [h, w, c] with [out, kh, kw] filters."""
+    generator = np.random.default_rng(list(size) + list(filters) + [stride, relu])
+    (h, w, c), (n, kh, kw) = size, filters
+    same = padding == "SAME"
+    out_h, out_w = (
+        (-(-h // stride), -(-w // stride)) if same else (-(-(h - kh + 1) // stride), -(-(w - kw + 1) // stride))
+    )
+    scales = generator.uniform(0.001, 0.003, n)
+    return model(
+        "CONV_2D",
+        [
+            T((1, h, w, c), INT8, 0.02, -128 if relu else 9),
+            T((n, kh, kw, c), INT8, scales, data=weights(generator, (n, kh, kw, c), extreme)),
+            T((n,), INT32, 0.02 * scales, data=generator.integers(-20000, 20000, n)),
+        ],
+        [T((1, out_h, out_w, n), INT8, 0.02 + 0.001 * kh * kw * c, -128 if relu else -11)],
+        {
+            "padding": padding, "stride_h": stride, "stride_w": stride, "dilation_h_factor": 1, "dilation_w_factor": 1,
+            "fused_activation_function": "RELU" if relu else "NONE",
+        },
+        version=3,
+    )  # fmt: skip
+
+
+CONVOLUTIONS = [
+    ((5, 5, 8), (4, 1, 1), 1, "SAME", True),  # odd number of pixels
+    ((4, 6, 16), (8, 1, 1), 1, "VALID", False),
+    ((7, 5, 16), (8, 1, 1), 2, "SAME", True),  # strided 1x1, odd
+    ((6, 6, 3), (8, 3, 3), 1, "SAME", True),  # runs of 9 bytes
+    ((9, 7, 1), (4, 10, 4), 2, "SAME", True),  # tall filter, odd width: whole padded input
+    ((8, 8, 4), (8, 3, 3), 2, "SAME", False),  # padding below and right only
+    ((6, 9, 8), (12, 3, 3), 1, "SAME", False),  # odd width, ring
+    ((6, 21, 32), (4, 3, 3), 1, "SAME", True),  # odd width, ring of rows that are too long to copy whole
+    ((7, 7, 4), (4, 3, 3), 1, "VALID", True),  # no padding: read in place
+    ((6, 6, 2), (4, 2, 5), 1, "VALID", True),  # runs of 10 bytes, unaligned
+    ((6, 6, 5), (4, 3, 1), 1, "SAME", False),
+    ((3, 3, 140), (8, 1, 1), 1, "SAME", True),  # rolled loop with a remainder
+    ((1, 1, 12), (4, 1, 1), 1, "SAME", False),  # a single pixel
+    ((4, 4, 64), (4, 3, 3), 1, "SAME", False),
+]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+@pytest.mark.qemu
+@needs_tools
+def test_convolution(case: tuple, tmp_path: Path) -> None:
+    same_in_qemu(conv(*case), tmp_path)
+
+
+@pytest.mark.parametrize("optimize", ["speed", "flash"])
+@pytest.mark.qemu
+@needs_tools
+def test_convolution_extreme_weights(optimize: str, tmp_path: Path) -> None:
+    same_in_qemu(
+        conv((5, 5, 36), (8, 3, 3), 1, "SAME", True, extreme=True), tmp_path, optimize=optimize, kernel="conv_2d"
+    )
+
+
+def test_minus_128_next_to_each_other_is_not_packed() -> None:
+    """w0 + 256 w1 with w1 = -128 and w0 < 0 leaves 16 bits: the portable kernel is chosen."""
+    graph = conv((4, 4, 8), (4, 1, 1), 1, "SAME", True)
+    data = np.full((4, 1, 1, 8), -128, np.int8)
+    tensors = list(graph.tensors)
+    filters = tensors[graph.operators[0].inputs[1]]
+    from dataclasses import replace
+
+    tensors[filters.index] = replace(filters, data=data)
+    made = plan(replace(graph, tensors=tuple(tensors)), load_board(BOARD), name="model", optimize="speed")
+    assert "dsp" not in made.steps[0].kernel
+
+
+def depthwise(size: tuple[int, int, int], stride: int, padding: str, relu: bool) -> Graph:
+    generator = np.random.default_rng([*size, stride, relu])
+    h, w, c = size
+    same = padding == "SAME"
+    out_h, out_w = (-(-h // stride), -(-w // stride)) if same else ((h - 3) // stride + 1, (w - 3) // stride + 1)
+    scales = generator.uniform(0.001, 0.003, c)
+    return model(
+        "DEPTHWISE_CONV_2D",
+        [
+            T((1, h, w, c), INT8, 0.02, -128 if relu else 9),
+            T((1, 3, 3, c), INT8, scales, data=weights(generator, (1, 3, 3, c), False), axis=3),
+            T((c,), INT32, 0.02 * scales, data=generator.integers(-20000, 20000, c)),
+        ],
+        [T((1, out_h, out_w, c), INT8, 0.03, -128 if relu else -11)],
+        {
+            "padding": padding, "stride_h": stride, "stride_w": stride, "depth_multiplier": 1,
+            "dilation_h_factor": 1, "dilation_w_factor": 1, "fused_activation_function": "RELU" if relu else "NONE",
+        },
+        version=3,
+    )  # fmt: skip
+
+
+DEPTHWISE = [
+    ((5, 5, 4), 1, "SAME", True),
+    ((6, 6, 3), 1, "SAME", False),
+    ((4, 1, 2), 1, "SAME", True),  # a single column
+    ((1, 5, 2), 1, "SAME", False),  # a single row
+    ((3, 26, 2), 1, "SAME", True),  # blocks in a loop
+    ((7, 6, 5), 1, "VALID", True),
+    ((8, 8, 4), 2, "SAME", True),
+    ((7, 9, 4), 2, "SAME", False),  # odd: padding on both sides
+    ((9, 8, 3), 2, "VALID", True),
+]
+
+
+@pytest.mark.parametrize("case", DEPTHWISE, ids=str)
+@pytest.mark.qemu
+@needs_tools
+def test_depthwise(case: tuple, tmp_path: Path) -> None:
+    same_in_qemu(depthwise(*case), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("batches", "depth", "units", "relu"), [(1, 128, 44, True), (3, 20, 8, False), (1, 64, 61, False)]
+)
+@pytest.mark.parametrize("optimize", ["speed", "balanced"])
+@pytest.mark.qemu
+@needs_tools
+def test_fully_connected(batches: int, depth: int, units: int, relu: bool, optimize: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(depth)
+    graph = model(
+        "FULLY_CONNECTED",
+        [
+            T((batches, depth), INT8, 0.02, 7),
+            T((units, depth), INT8, 0.002, data=weights(generator, (units, depth), False)),
+            T((units,), INT32, 0.00004, data=generator.integers(-20000, 20000, units)),
+        ],
+        [T((batches, units), INT8, 0.02, -128 if relu else 5)],
+        {"fused_activation_function": "RELU" if relu else "NONE", "weights_format": "DEFAULT", "keep_num_dims": False},
+        version=4,
+    )
+    same_in_qemu(graph, tmp_path, optimize=optimize)
+
+
+def addition(scales: tuple[float, float, float], zeros: tuple[int, int, int], relu: bool) -> Graph:
+    shape = (1, 4, 5, 4)
+    return model(
+        "ADD",
+        [T(shape, INT8, scales[0], zeros[0]), T(shape, INT8, scales[1], zeros[1])],
+        [T(shape, INT8, scales[2], zeros[2])],
+        {"fused_activation_function": "RELU" if relu else "NONE", "pot_scale_int16": True},
+        version=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scales", "zeros", "relu"),
+    [((0.04, 0.1, 0.051), (-128, 4, -128), True), ((0.0317, 0.0213, 0.0411), (3, -9, 12), False)],
+)
+@pytest.mark.qemu
+@needs_tools
+def test_add(scales: tuple, zeros: tuple, relu: bool, tmp_path: Path) -> None:
+    same_in_qemu(addition(scales, zeros, relu), tmp_path)
+
+
+def test_line_refuses_what_it_cannot_prove() -> None:
+    """A table with one result changed has no line; the unchanged one has."""
+    fields = {
+        "left_shift": 20, "a_offset": 128, "a_multiplier": 1_234_567_890, "a_shift": 0, "b_offset": -4,
+        "b_multiplier": 1_098_765_432, "b_shift": 0, "b_sign": 1, "multiplier": 1 << 30, "shift": -19,
+        "output_offset": 0, "act_min": -128, "act_max": 127,
+    }  # fmt: skip
+    exact = exact_sums(fields)
+    slope = 1_234_567_890 / 2**31, 1_098_765_432 / 2**31
+    found = line(exact, *slope)
+    assert found is not None
+    every = np.arange(-128, 128)
+    np.testing.assert_array_equal(found(every[:, None], every[None, :]), exact)
+    spoiled = exact.copy()
+    spoiled[128, 128] -= 5
+    assert line(spoiled, *slope) is None
+
+
+@pytest.mark.parametrize("size", [(5, 5, 8), (1, 7, 4), (8, 8, 64)])
+@pytest.mark.qemu
+@needs_tools
+def test_average_pool(size: tuple[int, int, int], tmp_path: Path) -> None:
+    h, w, c = size
+    graph = model(
+        "AVERAGE_POOL_2D",
+        [T((1, h, w, c), INT8, 0.02, 3)],
+        [T((1, 1, 1, c), INT8, 0.02, 3)],
+        {
+            "padding": "VALID", "stride_h": h, "stride_w": w, "filter_height": h, "filter_width": w,
+            "fused_activation_function": "NONE",
+        },
+        version=2,
+    )  # fmt: skip
+    same_in_qemu(graph, tmp_path)

@@ -1,0 +1,140 @@
+"""The certificates of short forms: brute force over every accumulator, and attempts to get a wrong form through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.codegen import proofs
+from edgeq.codegen.proofs import Requantization, accumulator_bounds, fits_general_form, general_addend, short_form
+
+INT32 = 2**32
+
+
+def tflm(acc: int, multiplier: int, exponent: int, zero_point: int, minimum: int, maximum: int) -> int:
+    """MultiplyByQuantizedMultiplier and the clamp, from gemmlowp's definitions in plain integers."""
+    product = acc * multiplier
+    nudge = 2**30 if product >= 0 else 1 - 2**30
+    high = abs(product + nudge) // 2**31 * (1 if product + nudge >= 0 else -1)
+    mask = (1 << exponent) - 1
+    threshold = (mask >> 1) + (1 if high < 0 else 0)
+    rounded = (high >> exponent) + (1 if (high & mask) > threshold else 0)
+    return max(minimum, min(maximum, rounded + zero_point))
+
+
+def layer(
+    multiplier: list[int], exponent: list[int], zero: int, minimum: int, low: list[int], high: list[int]
+) -> Requantization:
+    as_ints = (np.array(v, np.int64) for v in (multiplier, exponent))
+    return Requantization(*as_ints, zero, minimum, 127, np.array(low, np.int64), np.array(high, np.int64))
+
+
+multipliers = st.integers(2**30, 2**31 - 1)
+
+
+@given(multipliers, st.integers(0, 14), st.integers(-128, 127), st.integers(-(2**30), 2**30))
+def test_exact_function_is_tflms(multiplier: int, exponent: int, zero: int, acc: int) -> None:
+    exact = layer([multiplier], [exponent], zero, -128, [-(2**30)], [2**30])
+    points = np.array([[acc, -acc, acc // 2**10]], np.int64)
+    assert exact(points)[0].tolist() == [tflm(int(a), multiplier, exponent, zero, -128, 127) for a in points[0]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(multipliers, st.integers(4, 7), st.sampled_from([0, 8])), min_size=1, max_size=4))
+def test_proven_short_form_equals_exact_everywhere(channels: list[tuple[int, int, int]]) -> None:
+    """A form that the search returns agrees with brute force over the whole interval, in wrapping 32-bit arithmetic."""
+    m, e, up = (list(column) for column in zip(*channels, strict=True))
+    reach = 20_000
+    exact = layer(m, e, -128, -128, [-reach] * len(m), [reach] * len(m))
+    form = short_form(exact, np.array(up, np.int64), 3)
+    if form is None:
+        return
+    acc = np.arange(-reach, reach + 1, dtype=np.int64)[None, :].repeat(len(m), 0)
+    scaled = ((acc + form.delta[:, None]) << form.up[:, None]) % INT32
+    scaled = np.where(scaled >= 2**31, scaled - INT32, scaled)
+    smmla = (scaled * form.multiplier[:, None] + (form.addend[:, None] << 32)) >> 32
+    smmla = (smmla + 2**31) % INT32 - 2**31
+    got = np.clip(smmla >> (form.shift + form.up[:, None]), -128, 127)
+    np.testing.assert_array_equal(got, exact(acc))
+
+
+def test_search_succeeds_on_relu() -> None:
+    """The short form is found for ordinary ReLU layers (else fast kernels would silently fall back)."""
+    generator = np.random.default_rng(7)
+    m = generator.integers(2**30, 2**31, 32)
+    exact = layer(m.tolist(), [7] * 32, -128, -128, [-300_000] * 32, [300_000] * 32)
+    form = proofs.best_short_form(exact, np.tile([0, 8], 16))
+    assert form is not None
+    assert form.shift <= 6
+
+
+@settings(deadline=None, max_examples=60)
+@given(multipliers, st.integers(4, 7), st.sampled_from(["addend", "multiplier", "delta"]), st.integers(-9, 9))
+def test_agrees_is_brute_force(multiplier: int, exponent: int, what: str, change: int) -> None:
+    """For a form with one wrong number the proof says exactly what brute force says."""
+    exact = layer([multiplier], [exponent], -128, -128, [-9000], [30_000])
+    form = short_form(exact, np.zeros(1, np.int64), 3)
+    if form is None:
+        return
+    wrong = replace(form, **{what: getattr(form, what) + change})
+    acc = np.arange(-9000, 30_001, dtype=np.int64)[None, :]
+    assert bool(exact.agrees(wrong)[0]) == bool((wrong(acc) == exact(acc)).all())
+
+
+def test_agrees_refuses_a_wrong_form() -> None:
+    exact = layer([1_500_000_000], [6], -128, -128, [-50_000], [50_000])
+    form = short_form(exact, np.zeros(1, np.int64), 4)
+    assert form is not None
+    assert exact.agrees(form).all()
+    assert not exact.agrees(replace(form, addend=form.addend + 2)).any()
+    assert not exact.agrees(replace(form, shift=form.shift + 1)).any()
+
+
+def test_overflow_is_no_proof() -> None:
+    """An upper channel whose accumulator times 256 leaves int32 must not be licensed."""
+    exact = layer([1_500_000_000], [12], -128, -128, [-(2**24)], [2**24])
+    assert short_form(exact, np.array([8]), 6) is None
+
+
+def test_two_signs_have_no_short_form() -> None:
+    exact = layer([1_500_000_000], [7], 0, -128, [-50_000], [50_000])
+    assert proofs.best_short_form(exact, np.zeros(1, np.int64)) is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(multipliers, st.integers(1, 20), st.integers(-128, 127), st.integers(-(2**30) + 1, 2**30 - 1))
+def test_general_form_equals_tflm(multiplier: int, exponent: int, zero: int, acc: int) -> None:
+    """lsl, smmulr, add the sign, add the addend, asr, ssat: in 32-bit steps, against TFLM's definition."""
+    exact = layer([multiplier], [exponent], zero, -128, [-(2**30) + 1], [2**30 - 1])
+    assert fits_general_form(exact)
+    for value in (acc, -acc, acc >> exponent, -(acc >> exponent)):
+        high = (2 * value * multiplier + 2**31) >> 32
+        total = high + (high >> 31) + int(general_addend(exact)[0])
+        assert -(2**31) <= total < 2**31
+        assert max(-128, min(127, total >> exponent)) == tflm(value, multiplier, exponent, zero, -128, 127)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "minimum", "reach"), [(0, -128, 1000), (23, -128, 1000), (5, 0, 1000), (5, -128, 2**30)]
+)
+def test_general_form_knows_its_limits(exponent: int, minimum: int, reach: int) -> None:
+    assert not fits_general_form(layer([2**30], [exponent], 0, minimum, [-reach], [reach]))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(-128, 127))
+def test_bounds_hold_and_are_attained(seed: int, zero: int) -> None:
+    generator = np.random.default_rng(seed)
+    weights = generator.integers(-127, 128, (3, 9))
+    bias = generator.integers(-9999, 9999, 3)
+    low, high = accumulator_bounds(weights, bias, zero)
+    inputs = generator.integers(-128, 128, (50, 9)) - zero
+    sums = inputs @ weights.T + bias
+    assert (sums >= low).all()
+    assert (sums <= high).all()
+    for row, least, most in zip(weights, low - bias, high - bias, strict=True):
+        assert int((row * (np.where(row > 0, -128, 127) - zero)).sum()) == least
+        assert int((row * (np.where(row > 0, 127, -128) - zero)).sum()) == most
