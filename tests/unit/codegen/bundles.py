@@ -1,9 +1,13 @@
-"""Build a bundle with the host's compiler and run it in this process; the tflite-micro wheel beside it."""
+"""Build a bundle with the host's compiler and run it in this process; the tflite-micro wheel beside it.
+
+EDGEQ_CFLAGS adds compiler flags to every build, for example `-fsanitize=undefined -fno-sanitize-recover=all`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import subprocess
 import tempfile
 from dataclasses import replace
@@ -49,6 +53,7 @@ class HostModel:
     ) -> None:
         codegen.write_bundle(bundle, place / "bundle")
         self.graph, self.name = graph, bundle.name
+        flags = (*flags, *os.environ.get("EDGEQ_CFLAGS", "").split())
         library = place / "model.so"
         command = [cc, "-std=c99", "-O1", *WARNINGS, *flags, "-fPIC"]
         objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]

@@ -88,3 +88,8 @@ def same_as_wheel(graph: Graph, kinds: Sequence[int] = (0, 1, 2, 3)) -> None:
         expected = wheel.run(values(graph, kind), len(graph.outputs))
         for mine, theirs in zip(arrays, expected, strict=True):
             np.testing.assert_array_equal(mine, theirs.reshape(mine.shape), err_msg=f"input kind {kind}")
+
+
+def noise_weights(shape: tuple[int, ...]) -> np.ndarray:
+    """Seeded weights over the whole symmetric range."""
+    return np.random.default_rng(7).integers(-127, 127, shape, endpoint=True)
