@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgeq.boards import Board
 from edgeq.device.connection import connect
+from edgeq.device.discover import find_port
 from edgeq.device.flashed import Flashed
 from edgeq.device.messages import Hello
+from edgeq.device.methods import put
+from edgeq.device.ports import open_port
+from edgeq.device.session import Session
 from edgeq.device.state import state_directory
-from edgeq.errors import BoardError, UsageError
+from edgeq.errors import LinkError, UsageError
 from edgeq.measure import Computed
 from edgeq.progress import Progress, silent
 from edgeq.toolchain import Image, build, read_manifest
+
+_PORT_RETURNS_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +72,8 @@ def flash(
     Errors: the toolchain's (`compiler-not-found`, `build-failed`, `image-too-large`), then the link's. A virtual board
     keeps its previous image if the new one does not answer.
     """
-    if board.flash.method != "virtual":
-        raise BoardError(
-            "flash-method-missing",
-            f"EdgeQ cannot flash the {board.name} itself yet (method {board.flash.method}).",
-            where=board.id,
-            try_="Build the CMake project of the bundle and flash it with the vendor's tool.",
-        )
-    if port is not None:
+    virtual = board.flash.method == "virtual"
+    if virtual and port is not None:
         raise UsageError(
             "port-not-used",
             f"{board.id} is virtual: it has no port to flash through.",
@@ -79,12 +82,33 @@ def flash(
         )
     progress("build", 0, None)
     image = build_image(bundle_dir, board, compiler=compiler)
+    if not virtual:
+        progress("flash", 0, None)
+        put(image, board, port)
     progress("verify", 0, None)
-    with connect(board, image=image) as session:
+    with _connect_again(board, port, image) as session:
         session.expect(model_sha256=image.model_sha256)
         hello, line = session.info, session.transport.name
     Flashed(image, (bundle_dir / "manifest.json").read_bytes()).store(board.id)
     return FlashReport(board.id, board.name, board.flash.method, line, image, hello)
+
+
+@contextmanager
+def _connect_again(board: Board, port: str | None, image: Image) -> Iterator[Session]:
+    """A session with the board just flashed; the port of a real one comes back some time after it restarts."""
+    deadline = time.monotonic() + _PORT_RETURNS_S
+    while board.virtual is None and time.monotonic() < deadline and not _port_there(board, port):
+        time.sleep(0.2)
+    with connect(board, port=port, image=image) as session:
+        yield session
+
+
+def _port_there(board: Board, port: str | None) -> bool:
+    try:
+        open_port(port or find_port(board), baud=board.link.baud).close()
+    except LinkError as error:
+        return error.code not in {"port-missing", "port-busy"}
+    return True
 
 
 def build_image(bundle_dir: Path, board: Board, *, compiler: str | None = None) -> Image:
