@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeq.codegen import Bundle
     from edgeq.demonstration.run import DemoReport
     from edgeq.device import FlashReport
+    from edgeq.device.ssh import HostReport
     from edgeq.quantization import ConversionReport
 
 Optimize = Literal["speed", "balanced", "ram", "flash"]
@@ -182,6 +183,53 @@ def bench(
         return measure(None, target, port=port, runs=runs, progress=progress, **samples)
     with _bundled(Path(model), target) as directory, _host_bundle(directory) as host:
         return measure(directory, target, port=port, host_bundle=host, runs=runs, progress=progress, **samples)
+
+
+def deploy(
+    model: Path | str,
+    board: Board | str,
+    hosts: str | Sequence[str],
+    *,
+    runtime: Literal["litert", "c"] = "litert",
+    cpu: bool = False,
+    service: bool = False,
+    progress: Progress = silent,
+) -> HostReport:
+    """Put a `.tflite` file onto Linux boards over SSH and hear that it runs; `pi` is whichever Raspberry Pi answers."""
+    from edgeq.device import ssh
+
+    return ssh.deploy(Path(model), board, hosts, runtime=runtime, cpu=cpu, service=service, progress=progress)
+
+
+def rollback(board: Board | str, hosts: str | Sequence[str]) -> HostReport:
+    """Have Linux boards use the release before the one in use."""
+    from edgeq.device import ssh
+
+    return ssh.rollback(board, hosts)
+
+
+def uninstall(board: Board | str, hosts: str | Sequence[str]) -> HostReport:
+    """Remove everything that EdgeQ put on Linux boards."""
+    from edgeq.device import ssh
+
+    return ssh.uninstall(board, hosts)
+
+
+def bench_hosts(
+    model: Path | str | None,
+    board: Board | str,
+    hosts: str | Sequence[str],
+    *,
+    data: Any = None,
+    runs: int = 100,
+    progress: Progress = silent,
+) -> HostReport:
+    """Measure what is deployed on Linux boards, `bench` over SSH. `model` None: whatever is deployed."""
+    from edgeq.device import ssh
+
+    samples = _samples(data)
+    path = None if model is None else Path(model)
+    return ssh.bench_remote(path, board, hosts, x=samples.get("x"), y=samples.get("y"), runs=runs, progress=progress)
 
 
 def _samples(data: Any) -> dict[str, Any]:

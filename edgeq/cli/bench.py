@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.common import DebugOption, JsonOption, QuietOption, Verb
+from edgeq.cli.flash import HostOption
 
 
 def bench(
@@ -20,6 +21,7 @@ def bench(
     port: Annotated[
         str | None, typer.Option(help="A device name, a unix socket, socket://HOST:PORT or rfc2217://HOST:PORT.")
     ] = None,
+    host: HostOption = None,
     data: Annotated[str | None, typer.Option(help="Samples (x, y): .npz, .npy, images, .csv, module:function.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=100_000, help="Timed runs at most.")] = 30,
     keep: Annotated[
@@ -53,6 +55,16 @@ def bench(
                 "Name the board with --board." if board is None else "--gate goes with --compare.",
                 try_=("edgeq bench MODEL.tflite --board BOARD", "edgeq bench --compare BEFORE AFTER --gate 2"),
             )
+        if host:
+            from edgeq.report.ssh_text import render_hosts
+
+            if keep is not None:
+                raise UsageError(
+                    "keep-without-port", "--keep is not for boards over SSH.", try_="Keep --json's output."
+                )
+            hosts = api.bench_hosts(model, board, host, data=data, runs=runs, progress=verb.progress)
+            verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), ok=hosts.ok)
+            return
         report = api.bench(model, board, port=port, data=data, runs=runs, progress=verb.progress)
         document = report.to_json()
         if keep is not None:

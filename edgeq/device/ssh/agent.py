@@ -166,6 +166,8 @@ class AgentChannel:
         **fields: Any,
     ) -> Reply:
         """Send a request and wait for its reply. DeviceError `agent-died`, `device-silent`; LinkError; refusals."""
+        import asyncssh
+
         self._number += 1
         line = json.dumps({"id": self._number, "command": command, "payload_bytes": len(payload), **fields})
         try:
@@ -185,7 +187,7 @@ class AgentChannel:
                 where=self._host.text,
                 try_="Look at the load of the device, then repeat.",
             ) from error
-        except (asyncio.IncompleteReadError, OSError) as error:
+        except (asyncio.IncompleteReadError, OSError, asyncssh.Error) as error:
             raise await self._ended(error) from error
         if "error" in reply:
             raise refusal(self._host, reply["error"])

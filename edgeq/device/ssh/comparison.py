@@ -48,8 +48,12 @@ def reference_outputs(
     return results
 
 
+Outputs = Sequence[Sequence[bytes]]
+"""`[sample][output]`"""
+
+
 def compare(
-    kernels: str, got: Sequence[Sequence[bytes]], expected: Sequence[Sequence[bytes]], outputs: Sequence[BoardTensor]
+    kernels: str, got: Outputs, expected: Outputs, outputs: Sequence[BoardTensor], labels: Sequence[int] | None
 ) -> Comparison:
     """Element by element; `same` is about what must agree: integers of reference kernels and generated C, exactly."""
     differing, elements, largest, exact = 0, 0, 0.0, True
@@ -74,6 +78,8 @@ def compare(
         largest=largest,
         same=exact or not must,
         explanation=_explanation(must, differing, exact),
+        accuracy=accuracy(got, labels, outputs[0], f"{kernels} on the device"),
+        host_accuracy=accuracy(expected, labels, outputs[0], "reference kernels on this computer"),
     )
 
 
@@ -90,12 +96,13 @@ def _explanation(must: bool, differing: int, exact: bool) -> str:
     )
 
 
-def accuracy(
-    results: Sequence[Sequence[bytes]], labels: Sequence[int], output: BoardTensor, where: str
-) -> Measured | Unknown:
-    """The share of samples whose greatest element of the first output is at the label."""
+def accuracy(results: Outputs, labels: Sequence[int] | None, output: BoardTensor, where: str) -> Measured | Unknown:
+    """The share of samples whose greatest element of the first output is at the label; further labels are ignored."""
+    if labels is None:
+        return Unknown("no labelled data were given")
     values = np.frombuffer(b"".join(row[0] for row in results), element_type(output)).reshape(len(results), -1)
-    if values.shape[1] <= max(labels):
-        return Unknown(f"the labels reach {max(labels)}, the first output has {values.shape[1]} elements")
-    right = int(np.count_nonzero(values.argmax(axis=1) == np.asarray(labels)))
-    return Measured(right / len(labels), "ratio", f"{right} of {len(labels)} samples, {where}")
+    wanted = np.asarray(labels[: len(results)])
+    if values.shape[1] <= wanted.max():
+        return Unknown(f"the labels reach {wanted.max()}, the first output has {values.shape[1]} elements")
+    right = int(np.count_nonzero(values.argmax(axis=1) == wanted))
+    return Measured(right / len(wanted), "ratio", f"{right} of {len(wanted)} samples, {where}")

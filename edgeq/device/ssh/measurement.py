@@ -104,7 +104,7 @@ async def bench(host: Host, request: Request, progress: Progress) -> RemoteBench
         for done, way in enumerate(ways):
             progress(f"{host.text}: timing", done, len(ways))
             configurations.append(await _configuration(subject, way, samples, request.runs))
-        comparisons, accuracies = await _outputs(subject, ways[0], samples, request, progress)
+        comparisons, on_device = await _outputs(subject, ways[0], samples, request, progress)
         operators = await _operators(subject, ways[0], samples, request, progress)
         after = await _health(subject)
         edge_tpu = configurations[0].edge_tpu
@@ -118,8 +118,7 @@ async def bench(host: Host, request: Request, progress: Progress) -> RemoteBench
             model_sha256=subject.manifest["model_sha256"],
             configurations=tuple(configurations),
             comparisons=comparisons,
-            accuracy=accuracies[0],
-            host_accuracy=accuracies[1],
+            accuracy=on_device,
             operators=operators,
             health=compare_health(before, after, device.facts.cores),
             on_edge_tpu=coral.share_on_edge_tpu(original, subject.graph) if edge_tpu else None,
@@ -231,28 +230,22 @@ async def _run_all(
 
 async def _outputs(
     subject: _Subject, default: Mapping[str, Any], samples: Samples, request: Request, progress: Progress
-) -> tuple[tuple[Comparison, ...], tuple[Measured | Unknown, Measured | Unknown]]:
-    """Comparisons with this computer, and the accuracies of the device and of this computer."""
+) -> tuple[tuple[Comparison, ...], Measured | Unknown]:
+    """Comparisons with this computer, those that must agree first; and the device's accuracy."""
     inputs = samples.inputs if samples.labels is not None else samples.inputs[:COMPARED_SAMPLES]
     got = await _run_all(subject, _load_options(default), inputs, progress)
     outputs = [board_tensor(subject.graph.tensor(index)) for index in subject.graph.outputs]
-    no_labels = Unknown("the data have no labels" if request.x is not None else "no data were given")
-    on_device: Measured | Unknown = no_labels
-    if samples.labels is not None:
-        on_device = accuracy(got, samples.labels, outputs[0], f"{default['kernels']} on {subject.host}")
+    on_device = accuracy(got, samples.labels, outputs[0], f"{default['kernels']} on {subject.host}")
     model = request.model if coral.is_compiled(subject.graph) else subject.model
     if model is None or coral.is_compiled(read_bytes(model)):
-        return (), (on_device, Unknown("this computer cannot run a model compiled for the Edge TPU"))
+        return (), on_device
     expected = await asyncio.to_thread(reference_outputs, model, read_bytes(model), inputs, progress)
-    on_host: Measured | Unknown = no_labels
-    if samples.labels is not None:
-        on_host = accuracy(expected, samples.labels, outputs[0], "reference kernels on this computer")
-    comparisons = [compare(default["kernels"], got, expected, outputs)]
+    comparisons = [compare(default["kernels"], got, expected, outputs, samples.labels)]
     if subject.manifest["runtime"] == "litert" and default["kernels"] != "edgetpu":
         some = inputs[:COMPARED_SAMPLES]
         exact = await _run_all(subject, {"kernels": "reference"}, some, progress)
-        comparisons.insert(0, compare("reference", exact, expected[: len(some)], outputs))
-    return tuple(comparisons), (on_device, on_host)
+        comparisons.insert(0, compare("reference", exact, expected[: len(some)], outputs, samples.labels))
+    return tuple(comparisons), on_device
 
 
 async def _operators(

@@ -85,7 +85,8 @@ async def probe(remote: Remote) -> DeviceFacts:
             where=host,
             try_="Install it there: sudo apt install python3 python3-venv",
         )
-    major, minor, patch = map(int, found["version"].split("."))
+    version = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", found["version"])
+    major, minor, patch = map(int, version.groups()) if version else (0, 0, 0)
     if (major, minor) < _OLDEST_PYTHON:
         raise DeviceError(
             "python-too-old",
@@ -99,11 +100,15 @@ async def probe(remote: Remote) -> DeviceFacts:
         machine=machine,
         os=found["os"],
         glibc=(int(libc[1]), int(libc[2])) if libc else None,
-        memory_bytes=int(found["memory_kb"]) * 1024 if found["memory_kb"] else None,
-        cores=int(found["cores"] or 1),
+        memory_bytes=_count(found["memory_kb"], 1024),
+        cores=_count(found["cores"]) or 1,
         python=found["python"],
         python_version=(major, minor, patch),
     )
+
+
+def _count(text: str, unit: int = 1) -> int | None:
+    return int(text) * unit if text.isdecimal() else None
 
 
 def _machine(found: dict[str, str]) -> str | None:

@@ -118,6 +118,7 @@ class Comparison:
 
     elements: output elements compared, differing: how many differ, largest: by how much (steps of the quantized type,
     or in real numbers for float outputs). same: False only if they may not differ. explanation: what it means.
+    accuracy: of the device with these kernels; host_accuracy: of this computer, on the same samples.
     """
 
     kernels: str
@@ -127,9 +128,13 @@ class Comparison:
     largest: float
     same: bool
     explanation: str
+    accuracy: Measured | Unknown
+    host_accuracy: Measured | Unknown
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain = ("kernels", "samples", "elements", "differing", "largest", "same", "explanation")
+        accuracies = {"accuracy": self.accuracy.to_json(), "host_accuracy": self.host_accuracy.to_json()}
+        return {**{name: getattr(self, name) for name in plain}, **accuracies}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class RemoteBench:
-    """Measurements on one board. `on_edge_tpu` is the share of operators there, on boards that have one."""
+    """Measurements on one board.
+
+    accuracy: as the model runs unless told otherwise. on_edge_tpu: the share of operators there, if the board has one.
+    """
 
     host: str
     board: str
@@ -163,7 +171,6 @@ class RemoteBench:
     configurations: tuple[Configuration, ...]
     comparisons: tuple[Comparison, ...]
     accuracy: Measured | Unknown
-    host_accuracy: Measured | Unknown
     operators: tuple[OperatorTime, ...] | Unknown
     health: Health
     on_edge_tpu: Computed | Unknown | None = None
@@ -186,7 +193,6 @@ class RemoteBench:
             "comparisons": [entry.to_json() for entry in self.comparisons],
             "same": self.same,
             "accuracy": self.accuracy.to_json(),
-            "host_accuracy": self.host_accuracy.to_json(),
             "operators": operators.to_json() if isinstance(operators, Unknown) else [o.to_json() for o in operators],
             "health": self.health.to_json(),
             "on_edge_tpu": None if self.on_edge_tpu is None else self.on_edge_tpu.to_json(),
