@@ -46,7 +46,7 @@ def connect(board: Board, *, port: str | None = None, image: Image | None = None
             session.expect(board=board.id)
             yield session
         except BoardFault as error:
-            place = None if image is None else _place_of(error, image)
+            place = _stack_overflow(error, board) or (None if image is None else _place_of(error, image))
             if place is None:
                 raise
             raise BoardFault(error.command, session.transport.name, error.fault, place) from error
@@ -64,6 +64,14 @@ def _nothing_flashed(board: Board) -> DeviceError:
         where=board.id,
         try_=f"Flash it first: edgeq flash MODEL --board {board.id}",
     )
+
+
+def _stack_overflow(error: BoardFault, board: Board) -> str | None:
+    """Words for a crash whose stack pointer has left the RAM: nothing could be pushed, so the address is not known."""
+    ram = board.regions("ram")
+    if not ram or any(region.start < error.fault.sp <= region.start + region.size_bytes for region in ram):
+        return None
+    return f"an unknown address: the stack ran out (stack pointer {error.fault.sp:#010x})"
 
 
 def _place_of(error: BoardFault, image: Image) -> str | None:

@@ -101,6 +101,16 @@ def test_a_crash_is_traced_to_its_function(bundle: Path, board_id: str) -> None:
 
 
 @unicorn
+def test_a_stack_that_runs_out_is_told(bundle: Path) -> None:
+    board = load_board("virtual-m4")
+    flash(bundle, board)
+    with pytest.raises(DeviceError) as caught, connect(board) as session:
+        session.infer([bytes(INPUT_BYTES), b"\4\0\0\0"])
+    assert caught.value.code == "board-fault"
+    assert "the stack ran out" in caught.value.what
+
+
+@unicorn
 def test_a_planted_byte_is_found_and_blamed_on_its_layer(bundle: Path, tmp_path: Path) -> None:
     planted = SOURCE.replace("    HOOK(1);", "    bytes[OUTPUT + 1234] ^= 4;\n    HOOK(1);")
     wrong = write_tiny_bundle(tmp_path / "wrong", source=planted)
