@@ -27,7 +27,7 @@ from edgeq.measure import Measured, Quantity, Unknown
 from edgeq.progress import Progress, silent
 from edgeq.quantization.calibration import AUTO, METHODS
 from edgeq.quantization.data import Dataset, image_files, load_data
-from edgeq.quantization.model_files import inspect
+from edgeq.quantization.model_files import inspect, is_quantize_aware
 from edgeq.quantization.report import ConversionReport, OutputError, Quality, Warned
 from edgeq.quantization.result_checks import count_operators, describe_io, verify_scheme
 
@@ -63,17 +63,17 @@ def convert(
     `edgeq.quantization.data`. Raises UsageError, ModelError, DataError, ToolError, OutputError.
     """
     io = _checked_options(scheme, io, calibration)
-    if data is None and scheme in NEEDS_DATA:
-        raise DataError(
-            "data-missing",
-            f"Scheme {scheme} needs representative data.",
-            try_=("Give --data DATA: 100 to 500 real samples.", "Or use --scheme dynamic, which needs none."),
-        )
     _writable(out)
     with tempfile.TemporaryDirectory(prefix="edgeq-convert-") as name:
         directory = Path(name)
         path, own = _model_path(model, directory)
         inspect(path, unsafe=unsafe or own)
+        if data is None and scheme in NEEDS_DATA and not is_quantize_aware(path):
+            raise DataError(
+                "data-missing",
+                f"Scheme {scheme} needs representative data.",
+                try_=("Give --data DATA: 100 to 500 real samples.", "Or use --scheme dynamic, which needs none."),
+            )
         job = {
             "model": str(path.resolve()),
             "unsafe": unsafe or own,

@@ -21,6 +21,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from edgeq.errors import EdgeqError, ModelError, ToolError
+from edgeq.quantization import aware  # registers its layers with Keras
 from edgeq.quantization.model_files import inspect
 
 SIGNATURE = "serving_default"
@@ -29,6 +30,8 @@ _OUTSIDE = frozenset(
     {"PyFunc", "EagerPyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "Save", "SaveV2", "MergeV2Checkpoints"}
 )
 _HARMLESS_FUNCTIONS = ("__inference__traced_save", "__inference__traced_restore")
+# The last layer of a quantization-aware model is the range of the layer that the user knows.
+_RANGE = re.compile(r"_range(?:_\d+)?$")
 _CALLS = re.compile(r"(?:Stateful)*PartitionedCall(?:_\d+)?/")
 _TRACED = re.compile(r"zz(\d+)zz(?:_\d+)*")
 
@@ -50,6 +53,10 @@ class FloatModel:
     outputs: tuple[str, ...]
     call: Callable[[list[Any]], list[Any]]
     keras_model: Any = None
+
+    @property
+    def is_quantize_aware(self) -> bool:
+        return self.keras_model is not None and aware.is_quantize_aware(self.keras_model)
 
 
 class _OldDepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]
@@ -197,7 +204,7 @@ def from_keras(model: Any) -> FloatModel:
     inputs = tuple(
         _spec(n, t.shape, str(getattr(t.dtype, "name", t.dtype))) for n, t in zip(names, model.inputs, strict=True)
     )
-    outputs = _unique(list(functional.output_names))
+    outputs = _unique([_RANGE.sub("", name) for name in functional.output_names])
 
     def call(tensors: list[Any]) -> list[Any]:
         given = tensors if len(tensors) > 1 else tensors[0]

@@ -44,6 +44,11 @@ def inspect(path: Path, *, unsafe: bool) -> Kind:
     raise ModelError("not-a-keras-model", f"{path} is not a Keras model.", where=str(path), try_=tip)
 
 
+def is_quantize_aware(path: Path) -> bool:
+    """Whether the file holds a model of `edgeq.quantize_aware`, which brings its ranges along."""
+    return path.suffix != ".h5" and zipfile.is_zipfile(path) and "edgeq>FakeQuantize" in json.dumps(_keras_config(path))
+
+
 def _keras_config(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import ModelError
-from edgeq.graph import Graph, read_bytes
+from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.progress import Progress
 from edgeq.quantization import float_model, tflite_converter
+from edgeq.quantization.aware.export import trained_weights, with_trained_weights, without_fake_quantization
+from edgeq.quantization.calibration import collect
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.doctor import compare_with_training, examine, fit_to_model
 from edgeq.quantization.evaluation import compare, mean_absolute_error, outputs_of
@@ -69,7 +71,10 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     work = Work(job, directory, lowered, float_tflite, read_bytes(float_tflite), progress)
 
     calibration = [] if data is None else _samples(data)
-    result, improvements = _quantize(work, calibration)
+    if model.is_quantize_aware:
+        result, improvements = _quantize_as_trained(work, model.keras_model, calibration)
+    else:
+        result, improvements = _quantize(work, calibration)
     islands = verify_scheme(read_bytes(result), job["scheme"], allow_float=job["allow_float"])
     compared = held_out or data
     quality = None if compared is None else _measure(work, result, compared, held_out is not None)
@@ -155,6 +160,24 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> tuple[bytes, list[st
         progress=work.progress,
     )
     return trial.run(work.job["calibration"])
+
+
+def _quantize_as_trained(work: Work, model: Any, calibration: Sequence[Sample]) -> tuple[bytes, list[str]]:
+    """The `.tflite` of a quantization-aware model: its own ranges and weights, and the data's where it has none."""
+    if work.job["scheme"] not in ("int8", "int4"):
+        raise ModelError(
+            "scheme-not-trained",
+            f"The model was trained for integer inference, not for {work.job['scheme']}.",
+            try_="Use --scheme int8; weights have the bits they were trained with.",
+        )
+    graph, trained = without_fake_quantization(work.float_graph)
+    tflite = write_bytes(graph)
+    ranges = dict(collect(tflite, graph, calibration, histograms=False).ranges) if calibration else {}
+    result = tflite_converter.quantize_int8(tflite, {**ranges, **trained}, io=work.job["io"])
+    weights = trained_weights(model)
+    if weights:
+        result = write_bytes(with_trained_weights(read_bytes(result), graph, weights))
+    return result, ["ranges and weights as trained; compared with what training simulated"]
 
 
 def _measure(work: Work, result: bytes, data: Fed, held_out: bool) -> Quality:
