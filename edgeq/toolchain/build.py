@@ -19,7 +19,7 @@ from edgeq.boards.profile import Board
 from edgeq.errors import AnswerNo, EdgeqError, ToolError
 from edgeq.files import write_directory
 from edgeq.toolchain.compilers import Compiler, find_compiler
-from edgeq.toolchain.image import Image, Sizes, flash_content, read_sizes
+from edgeq.toolchain.image import Image, Sizes, flash_content, read_sizes, write_boot2_checksum
 from edgeq.toolchain.manifest import Manifest, read_manifest
 from edgeq.toolchain.port import Port, load_port
 
@@ -32,6 +32,9 @@ BARE_OPTIONS = ("-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
 """Nobody unwinds without an operating system; the tables would take flash."""
 ZIG_OPTIONS = ("-fno-sanitize=all",)
 """`zig cc` adds undefined-behaviour traps of its own otherwise."""
+
+UNPAGED = "-Wl,-z,max-page-size=16"
+"""There are no pages: else the linker may put the ELF header in front of the code, into flash."""
 
 _OVERFLOW = re.compile(r"(?:region\s+[`'](\w+)'|region '(\w+)':)\s+overflowed by (\d+) bytes")
 _FIRST_ERROR = re.compile(r"^.*(?:\berror: |undefined reference|undefined symbol|multiple definition).*$", re.MULTILINE)
@@ -83,6 +86,8 @@ def _build_into(directory: Path, recipe: _Recipe) -> dict[str, object]:
     elf = directory / "firmware.elf"
     with tempfile.TemporaryDirectory(prefix="edgeq-build-") as scratch:
         _compile_and_link(recipe, Path(scratch), elf)
+    if recipe.port.boot2_checksum:
+        write_boot2_checksum(elf)
     entry, sizes = read_sizes(elf)
     record: dict[str, object] = {
         "board": recipe.board.id,
@@ -132,7 +137,7 @@ def _link_flags(recipe: _Recipe, scratch: Path) -> tuple[str, ...]:
     script = scratch / "link.ld"
     script.write_text(port.linker_script, encoding="utf-8")
     runtime = "-lcompiler_rt" if recipe.compiler.kind == "zig" else "-lgcc"
-    options = (f"-Wl,-T,{script}", "-Wl,--gc-sections", "-Wl,--entry=edgeq_reset_handler")
+    options = (f"-Wl,-T,{script}", "-Wl,--gc-sections", "-Wl,--entry=edgeq_reset_handler", UNPAGED)
     return ("-nostdlib", "-nostartfiles", "-static", *options, *port.link_options, runtime)
 
 

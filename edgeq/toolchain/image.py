@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from edgeq.errors import ToolError
+
+BOOT2_BYTES = 252
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,21 @@ def flash_content(path: Path) -> tuple[int, bytes]:
     for address, data in segments:
         content[address - start : address - start + len(data)] = data
     return start, bytes(content)
+
+
+def write_boot2_checksum(path: Path) -> None:
+    """Puts the checksum of the first 252 bytes of .boot2 behind them, little-endian (RP2040 data sheet, 2.8.1.3.1)."""
+    with path.open("r+b") as stream:
+        section = ELFFile(stream).get_section_by_name(".boot2")
+        content, offset = section.data(), section["sh_offset"]
+        stream.seek(offset + BOOT2_BYTES)
+        stream.write(crc32_mpeg2(content[:BOOT2_BYTES]).to_bytes(4, "little"))
+
+
+def crc32_mpeg2(data: bytes) -> int:
+    """CRC-32/MPEG-2: zlib's polynomial and initial value, bits not reflected, no final complement."""
+    reflected = zlib.crc32(data.translate(_REVERSED)) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2)
 
 
 def _kind(name: str, type_: str, flags: int) -> str:

@@ -23,6 +23,7 @@ class Port:
     linker_script: str | None
     options: tuple[str, ...]
     link_options: tuple[str, ...]
+    boot2_checksum: bool
     defines: tuple[str, ...]
 
 
@@ -30,7 +31,8 @@ def load_port(board: Board) -> Port:
     """The port that the board's profile names. BoardError `port-unknown`.
 
     `port.toml` in the port's directory lists `sources`, `include`, and, without an operating system, `linker_scripts`;
-    paths are relative to it. `options` are further options of the compiler, `link_options` of the linker.
+    paths are relative to it. `options` are further options of the compiler, `link_options` of the linker;
+    `boot2_checksum`: the section .boot2 ends in a checksum of it, as RP2040's ROM wants.
     """
     assert board.firmware is not None
     firmware = data_directory("firmware")
@@ -56,6 +58,7 @@ def load_port(board: Board) -> Port:
         linker_script=_linker_script(board, ram_bytes, [directory / name for name in scripts]) if scripts else None,
         options=tuple(table.get("options", ())),
         link_options=tuple(table.get("link_options", ())),
+        boot2_checksum=table.get("boot2_checksum", False),
         defines=_defines(board, ram_bytes),
     )
 

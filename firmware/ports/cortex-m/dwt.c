@@ -1,5 +1,5 @@
 /* The core's cycle counter (DWT), of every Cortex-M but M0 and M0+. */
-#include "dwt.h"
+#include "cycles.h"
 
 #define DEMCR        EDGEQ_REGISTER(0xE000EDFCu)
 #define DWT_CTRL     EDGEQ_REGISTER(0xE0001000u)
@@ -31,7 +31,7 @@ uint64_t edgeq_port_ticks(void) {
     return counted;
 }
 
-void edgeq_dwt_info(edgeq_port_info_t *info, uint32_t core_hz) {
+void edgeq_cycles_info(edgeq_port_info_t *info, uint32_t core_hz) {
     info->timer_kind = EDGEQ_TIMER_CYCLES;
     info->timer_resolution = 1;
     info->timer_hz = core_hz;

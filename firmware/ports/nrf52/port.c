@@ -3,7 +3,7 @@
  * (P1.03) and RX (P1.10) of Arduino Nano 33 BLE: a serial adapter is needed there, the USB socket belongs to the boot
  * loader.
  */
-#include "dwt.h"
+#include "cycles.h"
 #include "uart.h"
 
 #define CLOCK_HFCLKSTART   EDGEQ_REGISTER(0x40000000u)
@@ -30,7 +30,7 @@ void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
 }
 
 void edgeq_port_info(edgeq_port_info_t *info) {
-    edgeq_dwt_info(info, EDGEQ_CORE_HZ);
+    edgeq_cycles_info(info, EDGEQ_CORE_HZ);
     info->capabilities = EDGEQ_INSTRUCTION_CACHE_ON;
     edgeq_cortex_m_info(info);
 }

@@ -2,7 +2,7 @@
  * STM32F405/407/446: PLL of the internal 16 MHz oscillator, USART2 on PA2 and PA3 (the ST-LINK's virtual port on
  * Nucleo boards; the Discovery board needs a serial adapter there), cycle counter.
  */
-#include "dwt.h"
+#include "cycles.h"
 #include "gpio.h"
 #include "usart_v1.h"
 
@@ -66,7 +66,7 @@ void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
 }
 
 void edgeq_port_info(edgeq_port_info_t *info) {
-    edgeq_dwt_info(info, EDGEQ_CORE_HZ);
+    edgeq_cycles_info(info, EDGEQ_CORE_HZ);
     info->capabilities = EDGEQ_INSTRUCTION_CACHE_ON | EDGEQ_DATA_CACHE_ON;
     edgeq_cortex_m_info(info);
 }

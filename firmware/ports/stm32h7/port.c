@@ -3,7 +3,7 @@
  * USART3 on PD8 and PD9 (the ST-LINK's virtual port on NUCLEO-H743ZI), cycle counter.
  */
 #include "caches.h"
-#include "dwt.h"
+#include "cycles.h"
 #include "gpio.h"
 #include "usart_v2.h"
 
@@ -80,7 +80,7 @@ void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
 }
 
 void edgeq_port_info(edgeq_port_info_t *info) {
-    edgeq_dwt_info(info, EDGEQ_CORE_HZ);
+    edgeq_cycles_info(info, EDGEQ_CORE_HZ);
     info->capabilities = EDGEQ_INSTRUCTION_CACHE_ON | EDGEQ_DATA_CACHE_ON;
     edgeq_cortex_m_info(info);
 }

@@ -2,7 +2,7 @@
  * STM32L4R5 at up to 120 MHz: PLL of the internal 16 MHz oscillator, range 1 with boost, LPUART1 on PG7 and PG8 (the
  * ST-LINK's virtual port on NUCLEO-L4R5ZI), cycle counter.
  */
-#include "dwt.h"
+#include "cycles.h"
 #include "gpio.h"
 #include "usart_v2.h"
 
@@ -71,7 +71,7 @@ void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
 }
 
 void edgeq_port_info(edgeq_port_info_t *info) {
-    edgeq_dwt_info(info, EDGEQ_CORE_HZ);
+    edgeq_cycles_info(info, EDGEQ_CORE_HZ);
     info->capabilities = EDGEQ_INSTRUCTION_CACHE_ON | EDGEQ_DATA_CACHE_ON;
     edgeq_cortex_m_info(info);
 }

@@ -2,7 +2,7 @@
  * STM32U585 at up to 160 MHz: PLL1 of the internal 16 MHz oscillator, range 1 with boost, instruction cache on, USART1
  * on PA9 and PA10 (the ST-LINK's virtual port on B-U585I-IOT02A), cycle counter. TrustZone off, as delivered.
  */
-#include "dwt.h"
+#include "cycles.h"
 #include "gpio.h"
 #include "usart_v2.h"
 
@@ -73,7 +73,7 @@ void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
 }
 
 void edgeq_port_info(edgeq_port_info_t *info) {
-    edgeq_dwt_info(info, EDGEQ_CORE_HZ);
+    edgeq_cycles_info(info, EDGEQ_CORE_HZ);
     info->capabilities = EDGEQ_INSTRUCTION_CACHE_ON;
     edgeq_cortex_m_info(info);
 }

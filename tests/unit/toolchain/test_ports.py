@@ -1,0 +1,80 @@
+"""Every port compiles for every board that names it; what a boot ROM looks for is where it looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_bundle import write_tiny_bundle
+
+from edgeq.boards import list_boards, load_board
+from edgeq.boards.profile import Board
+from edgeq.errors import ToolError
+from edgeq.files import data_directory
+from edgeq.toolchain import Image, build
+from edgeq.toolchain.image import BOOT2_BYTES, crc32_mpeg2
+
+BOARDS = [board for board in list_boards() if board.firmware is not None]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+def built(bundle: Path, board: Board, out: Path, compiler: str | None) -> Image:
+    try:
+        return build(bundle, board, out, compiler=compiler)
+    except ToolError as error:
+        if error.code != "compiler-not-found":
+            raise
+        pytest.skip(f"needs {compiler or 'a compiler'} for {board.id}")
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.id)
+def test_the_port_compiles_and_fits_its_memory(bundle: Path, board: Board, tmp_path: Path):
+    image = built(bundle, board, tmp_path / "out", None)
+    if board.memory:
+        flash, ram = board.regions("flash")[0], board.regions("ram")[0]
+        assert flash.start <= image.load_address
+        assert image.entry & ~1 in range(flash.start, flash.start + flash.size_bytes)
+        assert image.sizes.ram_bytes <= ram.usable_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.id)
+def test_the_port_compiles_with_each_compiler(bundle: Path, board: Board, compiler: str, tmp_path: Path):
+    built(bundle, board, tmp_path / "out", compiler)
+
+
+def test_every_port_belongs_to_a_board():
+    ports = {path.parent.name for path in (data_directory("firmware") / "ports").glob("*/port.toml")}
+    assert ports == {board.firmware.port for board in BOARDS if board.firmware is not None}
+
+
+def test_checksum_of_the_catalogue():
+    """The check value of CRC-32/MPEG-2 in the catalogue of parametrised CRC algorithms."""
+    assert crc32_mpeg2(b"123456789") == 0x0376E6E7
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_rp2040_begins_with_a_sealed_boot_stage(bundle: Path, tmp_path: Path, compiler: str):
+    image = built(bundle, load_board("raspberry-pi-pico"), tmp_path / "out", compiler)
+    assert image.bin is not None
+    content = image.bin.read_bytes()
+    assert image.load_address == 0x10000000
+    assert int.from_bytes(content[BOOT2_BYTES : BOOT2_BYTES + 4], "little") == crc32_mpeg2(content[:BOOT2_BYTES])
+    assert int.from_bytes(content[256:260], "little") == 0x20000000 + image.sizes.stack_bytes
+    assert int.from_bytes(content[260:264], "little") & ~1 == image.entry & ~1
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_rp2350_has_its_block_in_the_first_four_kilobytes(bundle: Path, tmp_path: Path, compiler: str):
+    image = built(bundle, load_board("raspberry-pi-pico-2"), tmp_path / "out", compiler)
+    assert image.bin is not None
+    content = image.bin.read_bytes()
+    at = content.index(bytes.fromhex("d3deffff"))
+    assert image.load_address + at + 28 <= 0x10001000
+    block = [int.from_bytes(content[at + 4 * i : at + 4 * i + 4], "little") for i in range(7)]
+    assert block == [0xFFFFDED3, 0x10210142, 0x203, image.load_address, 0x3FF, 0, 0xAB123579]
