@@ -1,17 +1,15 @@
 """Does it fit: flash and RAM of the generated C beside the agent, from the compile plan.
 
-Constants, parameters and arena are the plan's own numbers. Code is added up from `code_sizes.json` (every kernel as gcc
-compiles it for every core), from the plan's size of what a variant emits, and from the agent as linked without a model.
+Constants, parameters and arena are the plan's own numbers; code is estimated by `code_size.py`; the agent's share is
+that of images linked without a model.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 from edgeq.boards.profile import Board, Memory
+from edgeq.checks.code_size import code_bytes
 from edgeq.checks.findings import Finding, Use
 from edgeq.codegen.plan import Plan
 from edgeq.codegen.step import Step, Struct
@@ -21,18 +19,10 @@ AGENT_CODE_BYTES = 5_800
 """Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 5,740 to 5,810."""
 AGENT_RAM_BYTES = 1_120
 """The agent's variables without its frame buffers."""
-MODEL_CODE_BYTES = 60
-STEP_CODE_BYTES = 44
-WRAPPER_CODE_BYTES = 90
-EXCESS_CODE_BYTES = 50
-"""The model's own functions; each step's call and parameters there; what a variant emits around a shared kernel; by how
-much a variant's estimate of its code exceeds what gcc makes of it, on average."""
 STEP_RAM_BYTES = 8
 """The agent's tick counter of each step."""
 SMALL_RAM_BYTES, LARGE_RAM_BYTES = 32 << 10, 128 << 10
 """Where the toolchain takes a smaller stack and smaller frames."""
-
-_LIKE = {"cortex-m23": "cortex-m0plus", "cortex-m0": "cortex-m0plus", "cortex-m85": "cortex-m55"}
 
 
 def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
@@ -40,7 +30,7 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
     if not board.memory:
         arena = Computed(plan.arena_bytes, "bytes", "compile plan")
         return (Use("ram", arena, None, {"arena": arena}),)
-    code, source = _code(plan.steps, board.core.name)
+    code, source = code_bytes(plan.steps, board.core.name)
     flash: dict[str, Quantity] = {
         "constants": Computed(plan.constants_bytes + _parameters(plan.steps), "bytes", "compile plan"),
         "code": Estimated(code, "bytes", source),
@@ -55,42 +45,6 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
         Use("flash", _sum(flash), _available(board, "flash"), flash),
         Use("ram", _sum(ram), _available(board, "ram"), ram),
     )
-
-
-@cache
-def _table() -> dict[str, dict[str, int]]:
-    """Core -> kernel's file -> bytes."""
-    text = Path(__file__).with_name("code_sizes.json").read_text(encoding="utf-8")
-    table: dict[str, dict[str, int]] = json.loads(text)["bytes"]
-    return table
-
-
-def _code(steps: tuple[Step, ...], core: str) -> tuple[float, str]:
-    """Bytes of the model's code and where they come from. A core that is not in the table is taken as a Cortex-M3."""
-    name = _LIKE.get(core, core)
-    known = _table().get(name)
-    sizes = known or _table()["cortex-m3"]
-    total = float(MODEL_CODE_BYTES + STEP_CODE_BYTES * len(steps))
-    emitted: set[str] = set()
-    sources: set[str] = set()
-    for step in steps:
-        if step.emitted:
-            total += _emitted(step, emitted)
-        elif not set(step.sources) <= sizes.keys():
-            total += 0 if set(step.sources) <= sources else step.code_bytes
-        sources.update(step.sources)
-    total += sum(sizes.get(source, 0) for source in sources)
-    return total, "kernels as gcc compiles them" if known else "kernels as gcc compiles them for a Cortex-M3"
-
-
-def _emitted(step: Step, seen: set[str]) -> int:
-    """Code that a step adds: all its own, or only the wrapper if an earlier step emitted the kernel."""
-    main = max(step.emitted, key=lambda source: len(source.text))
-    fresh = [source.stem for source in step.emitted if source.stem not in seen]
-    seen.update(fresh)
-    if main.stem in fresh:
-        return max(WRAPPER_CODE_BYTES, step.code_bytes - EXCESS_CODE_BYTES)
-    return WRAPPER_CODE_BYTES * len(fresh)
 
 
 def _parameters(steps: tuple[Step, ...]) -> int:

@@ -54,7 +54,7 @@ def test_edgeq_is_estimated_beside_published_rows(fitted):
 
 
 @pytest.mark.parametrize(
-    "board", ["virtual-m4", "qemu-mps2-an386", "host", "pico", "esp32-s3", "corstone-300-u55", "pi-5"]
+    "board", ["virtual-m4", "qemu-mps2-an386", "host", "raspberry-pi-pico", "esp32-s3", "corstone-300-u55", "pi-5"]
 )
 def test_no_basis_no_number(shared, board):
     latency = check(read(shared / "models" / "kws_ref_int8.tflite"), load_board(board)).latency
