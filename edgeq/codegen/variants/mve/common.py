@@ -26,13 +26,20 @@ from edgeq.graph.ir import TensorType
 
 INT32_LIMIT = 2**31
 
-ACCUMULATORS = 90
+ACCUMULATORS = 84
 """Accumulators of a channel, in a driver's buffer, before the next channel's: the largest block of pixels."""
 
 SUMS = 2 * ACCUMULATORS
 """Accumulators in a driver's buffer on the stack; 8 more may be read."""
 
 SUMS_BUFFER = f"    int32_t sums[{SUMS + 8}] __attribute__((aligned(16)));\n"
+
+
+_EXTENSION = """#ifndef __ARM_FEATURE_MVE
+__asm__(".arch_extension mve.fp");
+#endif
+"""
+"""A compiler's idea of the core may leave MVE out (zig's cortex_m55 does)."""
 
 
 def applies(node: Node) -> bool:
@@ -62,7 +69,7 @@ def assembly(name: str, parameters: str, comment: str, body: Iterable[str], save
     ]  # fmt: skip
     tables = [line for line in lines if line.startswith(("9:", ".hword", ".word", ".balign"))]
     code = [line for line in lines if line not in tables]
-    return Kernel(name, f"void {name}({parameters});", function(name, comment, [*code, *tables]))
+    return Kernel(name, f"void {name}({parameters});", _EXTENSION + function(name, comment, [*code, *tables]))
 
 
 def driver(name: str, parameters: str, comment: str, body: str, kernels: Sequence[Kernel]) -> Kernel:

@@ -185,5 +185,5 @@ def fully_connected(node: Node) -> Iterator[Step]:
         emitted=sources(rows, store, call),
         macs=batches * units * depth,
         cost=batches * (units * (2.3 * vectors + 3) + 100),
-        code_bytes=600 + 100 * min(vectors, _UNROLLED),
+        code_bytes=200 + (50 * vectors if vectors <= _UNROLLED else 250),
     )

@@ -1,8 +1,9 @@
 """1x1 convolutions, alone or with the depthwise layer behind them, and depthwise layers alone.
 
-Data. Input and output are NHWC. A pair of output channels at a time: sums of a block of pixels (at most 90) on the
-stack, then requantization. Alone, the bytes are scattered into NHWC. Fused, they become the planes of two channels
-(scratch), on which the depthwise kernel runs: the tensor between the two layers never exists.
+Data. Input and output are NHWC. A pair of output channels at a time: sums of a block of pixels (at most 84) on the
+stack, then requantization. Alone, the bytes are scattered into NHWC, block after block, so that the output may
+overlap the input. Fused, they become the planes of two channels (scratch), on which the depthwise kernel runs: the
+tensor between the two layers never exists.
 
 A depthwise layer alone gathers one channel's bytes into the plane; read whole before it is written, it may work in
 place.
@@ -107,14 +108,18 @@ class _Pointwise:
         last = (self.pixels - 1) % block + 1
         return block <= ACCUMULATORS and last >= self.tile
 
+    def overlap(self, block: int) -> int:
+        """How far before the input an output must start that is written block after block (step.Overlap)."""
+        return max(min(p + block, self.pixels) * self.channels - p * self.depth for p in range(0, self.pixels, block))
+
     def sums(self, block: int) -> str:
-        """C: the sums of pixels p .. p + n of the pair."""
-        lines = f"            {self.kernel.name}(x + p * {self.depth}, weights, sums, n / {self.tile});\n"
+        """C: the sums of pixels p .. p + n of the channels in `pair`."""
+        lines = f"            {self.kernel.name}(x + p * {self.depth}, pair, sums, n / {self.tile});\n"
         sizes = {min(block, self.pixels - p) % self.tile for p in range(0, self.pixels, block)}
         if sizes != {0}:
             lines += f"""            if (n % {self.tile} != 0) {{
                 const int32_t last = n - {self.tile};
-                {self.kernel.name}(x + (p + last) * {self.depth}, weights, sums + last, 1);
+                {self.kernel.name}(x + (p + last) * {self.depth}, pair, sums + last, 1);
             }}
 """
         return lines
@@ -129,14 +134,14 @@ def pointwise(node: Node) -> Iterator[Step]:
     source, result = node.input(0), node.output()
     block = p.block
     scatter = requantize.scatter(p.end, requantize.every(p.channels))
-    second = f"{scatter.name}(sums + {ACCUMULATORS}, at + 1, requantize + 4 * c + 4, n);"
+    second = f"{scatter.name}(sums + {ACCUMULATORS}, y + c + 1, requantize + 4 * c + 4, n);"
     if p.channels % 2:
         second = f"if (c + 1 < {p.channels}) {{\n                {second}\n            }}"
-    body = f"""{SUMS_BUFFER}    for (int32_t c = 0; c < {p.channels}; c += 2, weights += {p.pair_bytes}) {{
-        for (int32_t p = 0; p < {p.pixels}; p += {block}) {{
-            const int32_t n = {p.pixels} - p < {block} ? {p.pixels} - p : {block};
-            int8_t *const at = y + p * {p.channels} + c;
-{p.sums(block)}            {scatter.name}(sums, at, requantize + 4 * c, n);
+    body = f"""{SUMS_BUFFER}    for (int32_t p = 0; p < {p.pixels}; p += {block}, y += {block * p.channels}) {{
+        const int32_t n = {p.pixels} - p < {block} ? {p.pixels} - p : {block};
+        const int8_t *pair = weights;
+        for (int32_t c = 0; c < {p.channels}; c += 2, pair += {p.pair_bytes}) {{
+{p.sums(block)}            {scatter.name}(sums, y + c, requantize + 4 * c, n);
             {second}
         }}
     }}
@@ -145,8 +150,7 @@ def pointwise(node: Node) -> Iterator[Step]:
     call = driver(
         name,
         "const int8_t *x, const int8_t *weights, const int32_t *requantize, int8_t *y",
-        f"1x1 convolution of {p.pixels} pixels, {p.depth} to {p.channels} channels, two channels and {block} pixels "
-        "at a time.",
+        f"1x1 convolution of {p.pixels} pixels, {p.depth} to {p.channels} channels, {block} pixels by two channels.",
         body,
         [p.kernel, scatter],
     )
@@ -159,6 +163,7 @@ def pointwise(node: Node) -> Iterator[Step]:
         inputs=(source.index,),
         outputs=(result.index,),
         constants=p.constants,
+        overlaps=(Overlap(source.index, result.index, p.overlap(block)),),
         emitted=sources(p.kernel, scatter, call),
         macs=p.macs,
         cost=p.channels * (p.pixels * (p.cost + 0.9 + p.end.cost) + 60),
@@ -246,12 +251,12 @@ def pointwise_depthwise(node: Node) -> Iterator[Step]:
         f"        memset(planes + {i * d.plane_bytes + FRONT + p.pixels}, {d.zero_point}, 15);\n" for i in range(2)
     )  # fmt: skip
     body = f"""{SUMS_BUFFER}{buffer}{d.clear(2)}    for (int32_t c = 0; c < {p.channels}; c += 2) {{
+        const int8_t *const pair = weights + c * {p.pair_bytes // 2};
         for (int32_t p = 0; p < {p.pixels}; p += {block}) {{
             const int32_t n = {p.pixels} - p < {block} ? {p.pixels} - p : {block};
 {p.sums(block)}{_planes(d, run)}        }}
 {after}        for (int32_t i = 0; i < 2; i++) {{
 {d.finish(f"planes + i * {d.plane_bytes}", "(c + i)")}        }}
-        weights += {p.pair_bytes};
     }}
 """
     name = f"edgeq_mve_pointwise_{p.depth}_{p.end.name}_depthwise_{d.name}"
