@@ -25,7 +25,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Buffer `output` may overlap buffer `input` where output offset <= input offset - before_bytes; exact: where ==."""
+    """Buffer `output` may overlap buffer `input` where output offset <= input offset - before_bytes (exact: ==)."""
 
     input: int
     output: int
@@ -98,26 +98,18 @@ class _Problem:
         return placed, top
 
     def shared(self, i: int, j: int) -> int:
-        """Bytes that buffers i and j may share at most."""
-        best = 0
-        for a, b in ((i, j), (j, i)):
-            if (a, b) in self.rules:
-                before = self.rules[a, b]
-                start = max(0, -before)
-                best = max(
-                    best, min(self.sizes[b] - max(0, before), self.sizes[a] - start, self.sizes[a], self.sizes[b])
-                )
-        return best
+        """Bytes that output i and input j may share at most: the output lies at the input's start or before."""
+        if (j, i) not in self.rules:
+            return 0
+        return max(0, min(self.sizes[i] - max(0, self.rules[j, i]), self.sizes[j]))
 
     def lower_bound(self) -> int:
-        """Largest demand of one step: sizes alive, less what rules allow to share (each output with one input)."""
+        """Largest demand of one step: sizes alive, less what rules allow each output to share."""
         last = max((b.last for b in self.buffers), default=0)
         bound = 0
         for step in range(-1, last + 1):
             alive = [i for i, b in enumerate(self.buffers) if b.first <= step <= b.last]
-            saved = 0
-            for i in alive:
-                saved += max((self.shared(i, j) for j in alive if (j, i) in self.rules), default=0)
+            saved = sum(min(self.sizes[i], sum(self.shared(i, j) for j in alive)) for i in alive)
             bound = max(bound, sum(self.sizes[i] for i in alive) - saved)
         return bound
 

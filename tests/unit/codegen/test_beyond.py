@@ -29,12 +29,12 @@ FUNCTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("scales", [(0.05, 0.031), (0.0123, 0.0457), (0.11, 0.11)])
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_correctly_rounded(name: str, scales: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("name", "function"), FUNCTIONS.items(), ids=FUNCTIONS.keys())
+def test_correctly_rounded(name: str, function: Any, scales: tuple[float, float]) -> None:
     source_scale, result_scale = (float(np.float32(s)) for s in scales)
     graph = model(name, [T((256,), scale=source_scale, zero=-4)], [T((256,), scale=result_scale, zero=9)])
     table = dict(zip(values(graph, 2)[0].tolist(), outputs_of(graph, (2,))[0][0].tolist(), strict=True))
-    for q in table:
-        real = FUNCTIONS[name](Decimal(source_scale) * (q + 4)) / Decimal(result_scale)
+    for q, got in table.items():
+        real = function(Decimal(source_scale) * (q + 4)) / Decimal(result_scale)
         nearest = int(abs(real).to_integral_value(ROUND_HALF_UP).copy_sign(real))
-        assert table[q] == max(-128, min(127, nearest + 9)), f"{name}({q})"
+        assert got == max(-128, min(127, nearest + 9)), f"{name}({q})"

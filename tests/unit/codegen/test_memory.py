@@ -1,0 +1,38 @@
+"""The arena: no two buffers share bytes that no rule allows, and the lower bound is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from test_operators import few
+
+from edgeq.codegen.memory import ALIGN, Buffer, Rule, plan_arena
+
+
+@few
+@given(st.data())
+def test_plan(data: Any) -> None:
+    """Chains with side branches; a step's output may overlap its input by a random amount."""
+    steps = data.draw(st.integers(1, 9))
+    buffers, rules = [], []
+    for step in range(-1, steps):
+        keep = data.draw(st.integers(0, 3))
+        last = min(steps, step + 1 + (keep if data.draw(st.booleans()) else 0))
+        buffers.append(Buffer(f"t{step}", data.draw(st.integers(1, 900)), step, last))
+    for i in range(steps):
+        if buffers[i].last == buffers[i + 1].first and data.draw(st.booleans()):
+            rules.append(Rule(i, i + 1, data.draw(st.integers(-200, 400))))
+    arena = plan_arena(buffers, rules)
+    allowed = {(r.input, r.output): r.before_bytes for r in rules}
+    for i, a in enumerate(buffers):
+        assert arena.offsets[i] % ALIGN == 0
+        assert arena.offsets[i] + a.size_bytes <= arena.size_bytes
+        for j, b in enumerate(buffers[:i]):
+            if a.first > b.last or b.first > a.last:
+                continue
+            at, there = arena.offsets[i], arena.offsets[j]
+            apart = at + a.size_bytes <= there or there + b.size_bytes <= at
+            assert apart or ((j, i) in allowed and at <= there - allowed[j, i])
+    assert arena.lower_bound_bytes <= arena.size_bytes
