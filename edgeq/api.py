@@ -34,14 +34,16 @@ def convert(
     calibration: str = "auto",
     allow_float: bool = False,
     unsafe: bool = False,
+    qat_epochs: int = 0,
     seed: int = 0,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Quantize a Keras model (a file, a SavedModel directory or a `keras.Model`) into the `.tflite` file `out`.
 
     `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. `io` is the type
-    of inputs and outputs (by default the scheme's own). Raises ModelError, DataError, UsageError for input that cannot
-    be used, ToolError if TensorFlow is missing; `out` is whole or absent.
+    of inputs and outputs (by default the scheme's own); `qat_epochs` trains with quantization on
+    `data` first. Raises ModelError, DataError, UsageError for input that cannot be used, ToolError if TensorFlow is
+    missing; `out` is whole or absent.
     """
     from edgeq.quantization import convert as quantize
 
@@ -55,6 +57,7 @@ def convert(
         calibration=calibration,
         allow_float=allow_float,
         unsafe=unsafe,
+        qat_epochs=qat_epochs,
         seed=seed,
         progress=progress,
     )
@@ -167,7 +170,7 @@ def bench(
     *,
     port: str | None = None,
     data: Any = None,
-    runs: int = 100,
+    runs: int = 30,
     progress: Progress = silent,
 ) -> BenchReport:
     """Run the model on the board with real inputs, count or time it, and compare its outputs with this computer's.
@@ -221,7 +224,7 @@ def bench_hosts(
     hosts: str | Sequence[str],
     *,
     data: Any = None,
-    runs: int = 100,
+    runs: int = 30,
     progress: Progress = silent,
 ) -> HostReport:
     """Measure what is deployed on Linux boards, `bench` over SSH. `model` None: whatever is deployed."""
