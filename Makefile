@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null)
-APT    := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+# Programs that tests use -> the Debian packages that bring them.
+TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qemu-system-riscv32 /usr/sbin/sshd
+APT    := gcc libc6-dev clang gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
+          gcc-riscv64-unknown-elf qemu-system-misc openssh-server
 
 .PHONY: demo test test-slow lint bench bench-mcu bench-quant bench-coral system clean
 
@@ -33,9 +36,9 @@ bench-quant: $(VENV)/.dev
 bench-coral: $(VENV)/.dev
 	$(BIN)/python benchmarks/coral.py $(or $(MAPPING),../shared/coral/edgetpu_mapping.json)
 
-# Compiler and emulator for microcontrollers, where they can be installed; tests that need them say so otherwise.
+# Compilers and emulators, where they can be installed; tests that need them say so otherwise.
 system:
-	@missing=; for tool in arm-none-eabi-gcc qemu-system-arm; do command -v $$tool >/dev/null || missing=1; done; \
+	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) >/dev/null; \
 	fi
