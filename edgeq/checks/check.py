@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from edgeq.boards.profile import Board, EdgeTpu, LiteRt
+from edgeq.boards.profile import Board, EdgeTpu, GeneratedC, LiteRt
 from edgeq.checks import coral, linux, speed
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
-from edgeq.codegen.plan import Plan, plan, target, unsupported
-from edgeq.codegen.step import Target
+from edgeq.codegen.plan import Plan, plan, unsupported
 from edgeq.errors import ModelError
 from edgeq.graph.ir import Graph, Operator, Tensor
 from edgeq.measure import Quantity, Unknown
@@ -20,11 +19,11 @@ _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
 class Plans:
-    """What the compiler says of one graph, kept from board to board: boards with equal cores share a plan."""
+    """What the compiler says of one graph, kept from board to board: boards with the same kernels share a plan."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._plans: dict[Target, Plan] = {}
+        self._plans: dict[frozenset[str], Plan] = {}
 
     @cached_property
     def unsupported(self) -> list[tuple[Operator, str, str]]:
@@ -32,8 +31,9 @@ class Plans:
         return unsupported(self._graph)
 
     def of(self, board: Board) -> Plan:
-        """The plan for a board's core. ModelError where there is none."""
-        key = target(board, "balanced")
+        """The plan for a board's kernels. ModelError where there is none."""
+        executor = board.executor("generated-c")
+        key = frozenset(executor.kernels if isinstance(executor, GeneratedC) else ())
         if key not in self._plans:
             self._plans[key] = plan(self._graph, board)
         return self._plans[key]

@@ -16,6 +16,7 @@ from edgeq.boards import list_boards, load_board
 from edgeq.checks import apply_budget, check, fix, parse_budget
 from edgeq.checks.rules import RULES
 from edgeq.cli.main import app
+from edgeq.codegen.plan import plan
 from edgeq.errors import UsageError
 from edgeq.graph import read, read_bytes, verify, write_bytes
 from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
@@ -182,6 +183,13 @@ def test_every_board_gets_a_report(shared):
     boards = list_boards()
     reports = api.check(shared / "models" / "ad01_int8.tflite", boards)
     assert [report.board for report in reports] == [board.id for board in boards]
+
+
+def test_boards_with_the_same_kernels_have_the_same_plan(shared):
+    graph = read(shared / "models" / "kws_ref_int8.tflite")
+    for boards in (("nucleo-l4r5zi", "b-u585i-iot02a", "nucleo-h743zi"), ("raspberry-pi-pico", "esp32-c3", "host")):
+        plans = [plan(graph, load_board(board)) for board in boards]
+        assert len({(one.arena_bytes, tuple(step.kernel for step in one.steps)) for one in plans}) == 1
 
 
 def test_check_imports_no_tensorflow(shared):
