@@ -11,7 +11,7 @@ from edgeq.boards.profile import Board
 from edgeq.codegen import passes
 from edgeq.codegen.memory import Arena, Buffer, Rule, plan_arena
 from edgeq.codegen.registry import candidates
-from edgeq.codegen.select import select
+from edgeq.codegen.select import select, smallest
 from edgeq.codegen.step import C_TYPES, Node, Optimize, Step, Target, Unsupported
 from edgeq.errors import ModelError, UsageError
 from edgeq.graph.ir import Graph, Operator
@@ -265,7 +265,11 @@ def plan(graph: Graph, board: Board, *, name: str | None = None, optimize: Optim
             why=reason.reason,
             try_=reason.try_ or (),
         )
-    steps = select(replace(prepared, operators=operators), listed, optimize)
+    lowered = replace(prepared, operators=operators)
+    if optimize == "ram":
+        steps = smallest(lowered, listed, lambda chosen: _place(prepared, chosen)[0].size_bytes)
+    else:
+        steps = select(lowered, listed, optimize)
     arena, placed, addresses, scratch = _place(prepared, steps)
     return Plan(
         name=c_name(name or graph.name or "model"),

@@ -6,7 +6,7 @@ NHWC; graph inputs and outputs are NHWC. Exact up to `_STATES` states at once, b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeq.codegen.step import NHWC, Layout, Optimize, Step
@@ -25,16 +25,24 @@ class Weights:
     ram: float
 
 
+_SLACK = 1.08
+"""How much larger than the smallest known an arena may be for the goal `ram`, if that is faster."""
+
 WEIGHTS: dict[Optimize, Weights] = {
     "speed": Weights(flash=0.0, ram=0.01),
     "balanced": Weights(flash=8.0, ram=2.0),
-    "ram": Weights(flash=8.0, ram=1e6),
+    "ram": Weights(flash=8.0, ram=2.0),
     "flash": Weights(flash=1e6, ram=2.0),
 }
 
 
+def _code(step: Step) -> frozenset[str]:
+    """What layers that run the same code have in common: the first emitted source, or the kernel."""
+    return frozenset({step.emitted[0].stem if step.emitted else step.kernel})
+
+
 def _price(step: Step, weights: Weights, seen: frozenset[str]) -> float:
-    code = 0 if step.kernel in seen else step.code_bytes
+    code = 0 if _code(step) <= seen else step.code_bytes
     padding = sum(max(0, layout.size_bytes) for layout in step.layouts.values())
     return step.cost + weights.flash * (code + step.constants_bytes) + weights.ram * (step.scratch_bytes + padding)
 
@@ -79,5 +87,42 @@ def select(graph: Graph, candidates: Sequence[Sequence[Step]], optimize: Optimiz
                 total = price + _price(step, weights, seen)
                 known = frontier[after].get(moved)
                 if known is None or total < known[0]:
-                    frontier[after][moved] = (total, (*chosen, step), seen | {step.kernel})
+                    frontier[after][moved] = (total, (*chosen, step), seen | _code(step))
     return min(frontier[count].values(), key=lambda entry: entry[0])[1]
+
+
+def smallest(
+    graph: Graph, candidates: Sequence[Sequence[Step]], arena_bytes: Callable[[Sequence[Step]], int]
+) -> tuple[Step, ...]:
+    """A fast choice whose arena is within `_SLACK` of the smallest that is known: for the goal `ram`.
+
+    Where the fast choice is not small enough, the layers that need most memory take their Steps of least scratch:
+    as few as it takes.
+    """
+    thrifty = [_least_scratch(steps) for steps in candidates]
+    fast, small = select(graph, candidates, "ram"), select(graph, thrifty, "ram")
+    fast_bytes, small_bytes = arena_bytes(fast), arena_bytes(small)
+    limit = min(fast_bytes, small_bytes) * _SLACK
+    if fast_bytes <= limit:
+        return fast
+
+    def needs(position: int) -> int:
+        operator = graph.operators[position]
+        tensors = {t for t in (*operator.inputs, *operator.outputs) if t >= 0 and not graph.tensors[t].is_constant}
+        return sum(graph.tensors[t].size_bytes for t in tensors)
+
+    def choice(tight: set[int]) -> tuple[Step, ...]:
+        return select(graph, [thrifty[i] if i in tight else candidates[i] for i in range(len(candidates))], "ram")
+
+    by_need = sorted(range(len(candidates)), key=needs, reverse=True)
+    count = next((n for n in range(1, len(by_need)) if arena_bytes(choice(set(by_need[:n]))) <= limit), len(by_need))
+    tight = set(by_need[:count])
+    for position in reversed(by_need[:count]):
+        if arena_bytes(choice(tight - {position})) <= limit:
+            tight.remove(position)
+    return choice(tight)
+
+
+def _least_scratch(steps: Sequence[Step]) -> list[Step]:
+    least = min(step.scratch_bytes for step in steps)
+    return [step for step in steps if step.scratch_bytes == least]
