@@ -26,7 +26,7 @@ from edgeq.graph.ir import TensorType
 
 INT32_LIMIT = 2**31
 
-ACCUMULATORS = 84
+ACCUMULATORS = 78
 """Accumulators of a channel, in a driver's buffer, before the next channel's: the largest block of pixels."""
 
 SUMS = 2 * ACCUMULATORS

@@ -1,6 +1,6 @@
 """1x1 convolutions, alone or with the depthwise layer behind them, and depthwise layers alone.
 
-Data. Input and output are NHWC. A pair of output channels at a time: sums of a block of pixels (at most 84) on the
+Data. Input and output are NHWC. A pair of output channels at a time: sums of a block of pixels (at most 78) on the
 stack, then requantization. Alone, the bytes are scattered into NHWC, block after block, so that the output may
 overlap the input. Fused, they become the planes of two channels (scratch), on which the depthwise kernel runs: the
 tensor between the two layers never exists.
