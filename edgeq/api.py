@@ -70,13 +70,16 @@ def check(
     budget: str | None = None,
     progress: Progress = silent,
 ) -> list[CheckReport]:
-    """Check a `.tflite` file against boards: operators, types, memory, speed. One report a board; nothing is executed.
+    """Check a `.tflite` file against boards: operators, types, memory, speed. One report a board; the model is not run.
 
+    For a board with an Ethos-U, Vela is called where it is installed.
     `budget` (`flash=256k,ram=64k,latency=20ms`) makes an error of whatever exceeds it.
     """
     from edgeq import checks
     from edgeq.boards import load_board
+    from edgeq.boards.profile import EthosU
     from edgeq.graph import read
+    from edgeq.toolchain.vela import run_vela
 
     limits = checks.parse_budget(budget) if budget else {}
     graph = read(Path(model))
@@ -84,7 +87,10 @@ def check(
     reports = []
     for done, board in enumerate(boards):
         progress("checking", done, len(boards))
-        report = checks.check(graph, load_board(board), name=Path(model).stem, plans=plans)
+        profile = load_board(board)
+        npu = profile.executor("ethos-u")
+        vela = run_vela(Path(model), npu) if isinstance(npu, EthosU) else None
+        report = checks.check(graph, profile, name=Path(model).stem, plans=plans, vela=vela)
         reports.append(checks.apply_budget(report, limits))
     return reports
 

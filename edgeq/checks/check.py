@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from edgeq.boards.profile import Board, EdgeTpu, GeneratedC, LiteRt
-from edgeq.checks import coral, linux, speed
+from edgeq.boards.profile import Board, EdgeTpu, EthosU, GeneratedC, LiteRt
+from edgeq.checks import coral, ethos, linux, speed
+from edgeq.checks.ethos import VelaResult
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
@@ -39,10 +40,18 @@ class Plans:
         return self._plans[key]
 
 
-def check(graph: Graph, board: Board, *, name: str | None = None, plans: Plans | None = None) -> CheckReport:
+def check(
+    graph: Graph,
+    board: Board,
+    *,
+    name: str | None = None,
+    plans: Plans | None = None,
+    vela: VelaResult | None = None,
+) -> CheckReport:
     """Will every operator run where the user thinks it runs, does it fit, how fast, and if not, what to change.
 
-    `plans` are those of the same graph, if it is checked against several boards.
+    `plans` are those of the same graph, if it is checked against several boards; `vela` is what Vela said of the model,
+    on a board with an Ethos-U.
     """
     plans = plans or Plans(graph)
     findings = list(run_rules(Model(graph, board, plans.unsupported if board.executor("generated-c") else ())))
@@ -71,6 +80,12 @@ def check(graph: Graph, board: Board, *, name: str | None = None, plans: Plans |
         findings.extend(coral.findings(graph, predicted, tpu))
         details = coral.details(graph, predicted, tpu)
         latency = speed.of_edge_tpu(graph, predicted, tpu)
+    npu = board.executor("ethos-u")
+    if isinstance(npu, EthosU):
+        latency = ethos.latency(vela, npu)
+        if vela is not None:
+            findings.extend(ethos.findings(vela))
+            details = ethos.details(vela)
     findings.sort(key=lambda f: (_ORDER[f.severity], -1 if f.operator is None else f.operator))
     return CheckReport(
         board=board.id,
