@@ -82,7 +82,7 @@ def check(
         latency = speed.of_edge_tpu(graph, predicted, tpu)
     npu = board.executor("ethos-u")
     if isinstance(npu, EthosU):
-        latency = ethos.latency(vela, npu)
+        latency = ethos.latency(vela, npu, board.core.clock_hz)
         if vela is not None:
             findings.extend(ethos.findings(vela))
             details = ethos.details(vela)

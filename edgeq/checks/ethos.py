@@ -24,8 +24,8 @@ class VelaResult:
     """Vela's last words where it gave up; the other fields then say nothing."""
 
 
-def latency(result: VelaResult | None, executor: EthosU) -> Quantity:
-    """Vela's cycle estimate as time; unknown where Vela is missing or nothing runs on the Ethos-U."""
+def latency(result: VelaResult | None, executor: EthosU, clock_hz: int | None) -> Quantity:
+    """Vela's cycles as time at the board's clock; unknown where Vela is missing or the model is not whole on the NPU."""
     if result is None:
         return Unknown("Vela is not installed: pip install 'edgeq[ethosu]'")
     if result.failure is not None:
@@ -34,10 +34,9 @@ def latency(result: VelaResult | None, executor: EthosU) -> Quantity:
         return Unknown("no operator runs on the Ethos-U")
     if result.cpu_operators:
         return Unknown(f"{result.cpu_operators} operators run on the CPU, beside the Ethos-U")
-    basis = (
-        f"Vela's estimate, {result.cycles:,} cycles at the {result.clock_hz / 1e6:g} MHz of {executor.system_config}"
-    )
-    return Estimated(result.cycles / result.clock_hz * 1e6, "us", basis)
+    clock = clock_hz or result.clock_hz
+    basis = f"{result.cycles:,} cycles estimated by Vela for {executor.system_config}, at {clock / 1e6:g} MHz"
+    return Estimated(result.cycles / clock * 1e6, "us", basis)
 
 
 def details(result: VelaResult) -> dict[str, Quantity]:
