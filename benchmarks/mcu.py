@@ -26,6 +26,7 @@ from counter import MACHINES, BenchError, count
 
 from edgeq.boards import load_board
 from edgeq.codegen import emit, plan, write_bundle
+from edgeq.errors import EdgeqError
 from edgeq.graph import Graph, read
 
 HERE = Path(__file__).resolve().parent
@@ -183,7 +184,7 @@ def main() -> int:
             for model in models:
                 try:
                     rows.append(measure(model, board, goal))
-                except BenchError as error:
+                except (BenchError, EdgeqError) as error:
                     print(f"{model.name}, {board}, {goal}: {error}", file=sys.stderr)
                     return 3
     document = _document(rows)
