@@ -51,8 +51,8 @@ def _bench(console: Console, result: RemoteBench) -> None:
     console.print(f"{verdict} {result.model_sha256[:12]} on {escape(result.host)} ({result.board}, {result.package})")
     for entry in result.comparisons:
         console.print(
-            f"  {entry.kernels:<11} {entry.differing:,} of {entry.elements:,} output values differ from this "
-            f"computer's reference kernels, by {entry.largest:g} at most ({entry.samples} samples)"
+            f"  {entry.kernels:<11} {entry.differing:,} of {entry.elements:,} output values differ from "
+            f"{entry.reference}, by {entry.largest:g} at most ({entry.samples} samples)"
         )
         if not isinstance(entry.accuracy, Unknown) and not isinstance(entry.host_accuracy, Unknown):
             console.print(f"  {'':<11} accuracy {entry.accuracy.value:.4f}, here {entry.host_accuracy.value:.4f}")

@@ -108,7 +108,7 @@ def answer(stream, handlers, out):
         name = errno.errorcode.get(error.errno or 0, "EIO")
         why = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
         reply = {"id": number, "error": {"code": "system-error", "errno": name, "why": why}}
-    except (ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         reply = {"id": number, "error": {"code": "failed", "why": f"{type(error).__name__}: {error}"}}
     if payload is not None:
         with contextlib.suppress(EOFError):
@@ -208,7 +208,7 @@ class LiteRt:
             self.edge_tpu = edge_tpu()
             try:
                 delegates = [module.load_delegate(self.edge_tpu["library"])]
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, AttributeError) as error:
                 raise Refusal("edgetpu-delegate-failed", str(error)) from None
         started = time.perf_counter_ns()
         try:

@@ -16,10 +16,14 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from edgeq.errors import EdgeqError
 from edgeq.graph import Graph, Operator, Quantization, Tensor, TensorType, write_bytes
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -83,14 +87,14 @@ class SshBoard:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
 
-    def start(self, path: str = "/usr/local/bin:/usr/bin:/bin") -> None:
-        """Start the server and wait until it answers."""
+    def start(self, path: str = "/usr/local/bin:/usr/bin:/bin", more: str = "") -> None:
+        """Start the server and wait until it answers. path, more: of the sessions' environment."""
         lines = [
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f"HostKey {self.root}/host_key",
             f"AuthorizedKeysFile {self.root}/authorized_keys",
-            f"SetEnv HOME={self.home} PATH={self.fakes}:{path}",
+            f"SetEnv HOME={self.home} PATH={self.fakes}:{path} {more}",
             "PasswordAuthentication no",
             "StrictModes no",
             "UsePAM no",
@@ -249,3 +253,28 @@ def new_root() -> Path:
     root = Path(tempfile.mkdtemp(prefix="edgeq-ssh-"))
     root.chmod(0o755)
     return root
+
+
+def copy_store(source: SshBoard, board: SshBoard) -> None:
+    """The deployment of another board, whose environment both use: it is large and nobody writes into it."""
+    environments = board.store / "env"
+    environments.mkdir(parents=True)
+    for environment in (source.store / "env").iterdir():
+        (environments / environment.name).symlink_to(environment)
+    for part in ("blobs", "releases", "current"):
+        subprocess.run(["cp", "-a", str(source.store / part), str(board.store / part)], check=True)
+    board.own()
+
+
+def host(board: SshBoard, port: int | None = None) -> str:
+    """The board, or a proxy before it, as EdgeQ names hosts."""
+    return f"{USER}@127.0.0.1:{port or board.port}"
+
+
+def fails(work: Callable[[], Any]) -> EdgeqError:
+    """The error of `work`, which must say what went wrong and what to try."""
+    with pytest.raises(EdgeqError) as caught:
+        work()
+    assert caught.value.what
+    assert caught.value.try_, caught.value.code
+    return caught.value

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from edgeq.benchmark.manifest import Tensor as BoardTensor
 from edgeq.benchmark.samples import element_type
+from edgeq.device.ssh.agent import agent_file
+from edgeq.device.ssh.native import compile_library
 from edgeq.device.ssh.reports import Comparison
 from edgeq.graph import Graph, Tensor
 from edgeq.interpreter import Interpreter
@@ -16,7 +21,12 @@ from edgeq.progress import Progress
 
 FLOAT_TOLERANCE = 1e-4
 """Relative, for outputs in floating point: processors fuse and order additions differently."""
-MUST_AGREE = ("reference", "generated-c")
+LITERT_REFERENCE = "this computer's reference kernels"
+SAME_C = "the same C compiled for this computer"
+_MUST_AGREE = {("reference", LITERT_REFERENCE), ("generated-c", SAME_C)}
+
+Outputs = Sequence[Sequence[bytes]]
+"""`[sample][output]`"""
 
 
 def board_tensor(tensor: Tensor) -> BoardTensor:
@@ -48,14 +58,39 @@ def reference_outputs(
     return results
 
 
-Outputs = Sequence[Sequence[bytes]]
-"""`[sample][output]`"""
+def generated_outputs(model: bytes, name: str, inputs: Sequence[tuple[bytes, ...]]) -> list[list[bytes]]:
+    """The outputs of the generated C, compiled for and executed on this computer, by the agent's own loader."""
+    library, about = compile_library(model, name, None)
+    specification = importlib.util.spec_from_file_location("edgeq_agent", agent_file())
+    assert specification is not None
+    assert specification.loader is not None
+    agent = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(agent)
+    results = []
+    with tempfile.TemporaryDirectory(prefix="edgeq-library-", ignore_cleanup_errors=True) as scratch:
+        path = Path(scratch) / "model.so"
+        path.write_bytes(library)
+        loaded = agent.GeneratedC(str(path), about)
+        for row in inputs:
+            for index, raw in enumerate(row):
+                loaded.write(index, raw)
+            loaded.invoke()
+            results.append([loaded.read(index) for index in range(len(about["outputs"]))])
+    return results
 
 
 def compare(
-    kernels: str, got: Outputs, expected: Outputs, outputs: Sequence[BoardTensor], labels: Sequence[int] | None
+    kernels: str,
+    got: Outputs,
+    against: tuple[str, Outputs],
+    outputs: Sequence[BoardTensor],
+    labels: Sequence[int] | None,
 ) -> Comparison:
-    """Element by element; `same` is about what must agree: integers of reference kernels and generated C, exactly."""
+    """Element by element. `same` is about what must agree: reference kernels with reference kernels, C with C.
+
+    Integers must be equal, floating point within rounding. against: what is compared with, and its outputs.
+    """
+    reference, expected = against
     differing, elements, largest, exact = 0, 0, 0.0, True
     for index, tensor in enumerate(outputs):
         type_ = element_type(tensor)
@@ -69,27 +104,30 @@ def compare(
             exact &= bool(np.all(gaps <= FLOAT_TOLERANCE * (1 + np.abs(theirs))))
         else:
             exact &= not gaps.any()
-    must = kernels in MUST_AGREE
+    must = (kernels, reference) in _MUST_AGREE
     return Comparison(
         kernels=kernels,
+        reference=reference,
         samples=len(got),
         elements=elements,
         differing=differing,
         largest=largest,
         same=exact or not must,
-        explanation=_explanation(must, differing, exact),
+        explanation=_explanation(kernels, must, differing, exact),
         accuracy=accuracy(got, labels, outputs[0], f"{kernels} on the device"),
-        host_accuracy=accuracy(expected, labels, outputs[0], "reference kernels on this computer"),
+        host_accuracy=accuracy(expected, labels, outputs[0], reference),
     )
 
 
-def _explanation(must: bool, differing: int, exact: bool) -> str:
+def _explanation(kernels: str, must: bool, differing: int, exact: bool) -> str:
     if not differing:
-        return "The same values as this computer's reference kernels."
+        return "The same values."
     if must and not exact:
-        return "These kernels must give the reference's values: device and computer do not compute the same model."
+        return "They must give the same values: device and computer do not compute the same model."
     if must:
         return "Floating point: the processors round differently."
+    if kernels == "generated-c":
+        return "Generated C computes as TensorFlow Lite Micro does, whose kernels round some operators otherwise."
     return (
         "XNNPACK and the Edge TPU round otherwise than the reference kernels: single steps per operator, which a "
         "softmax can widen to tens of steps. Accuracy tells whether it matters."

@@ -21,7 +21,15 @@ from edgeq.benchmark.samples import Samples, random_samples, samples_from_arrays
 from edgeq.boards import Board
 from edgeq.device.ssh import coral
 from edgeq.device.ssh.agent import REPLY_S, AgentChannel, agent_file, start_agent
-from edgeq.device.ssh.comparison import accuracy, board_tensor, compare, reference_outputs
+from edgeq.device.ssh.comparison import (
+    LITERT_REFERENCE,
+    SAME_C,
+    accuracy,
+    board_tensor,
+    compare,
+    generated_outputs,
+    reference_outputs,
+)
 from edgeq.device.ssh.connection import Host
 from edgeq.device.ssh.deployment import (
     Device,
@@ -240,11 +248,16 @@ async def _outputs(
     if model is None or coral.is_compiled(read_bytes(model)):
         return (), on_device
     expected = await asyncio.to_thread(reference_outputs, model, read_bytes(model), inputs, progress)
-    comparisons = [compare(default["kernels"], got, expected, outputs, samples.labels)]
+    comparisons = [compare(default["kernels"], got, (LITERT_REFERENCE, expected), outputs, samples.labels)]
+    if subject.manifest["runtime"] == "c":
+        same = await asyncio.to_thread(generated_outputs, model, subject.manifest["name"], inputs)
+        comparisons.insert(0, compare("generated-c", got, (SAME_C, same), outputs, samples.labels))
     if subject.manifest["runtime"] == "litert" and default["kernels"] != "edgetpu":
         some = inputs[:COMPARED_SAMPLES]
         exact = await _run_all(subject, {"kernels": "reference"}, some, progress)
-        comparisons.insert(0, compare("reference", exact, expected[: len(some)], outputs, samples.labels))
+        comparisons.insert(
+            0, compare("reference", exact, (LITERT_REFERENCE, expected[: len(some)]), outputs, samples.labels)
+        )
     return tuple(comparisons), on_device
 
 

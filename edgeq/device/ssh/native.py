@@ -21,16 +21,16 @@ _TARGETS = {
 COMPILE_S = 600
 
 
-def compile_library(model: bytes, name: str, facts: DeviceFacts) -> tuple[bytes, dict[str, Any]]:
+def compile_library(model: bytes, name: str, facts: DeviceFacts | None) -> tuple[bytes, dict[str, Any]]:
     """The library, and what the agent must know of it: symbol prefix, arena, inputs, outputs.
 
-    ToolError `zig-missing`, `build-failed`; DeviceError `runtime-c-unsupported`; the compiler's errors for operators
-    that generated C does not have.
+    facts: of the device, None for this computer. ToolError `zig-missing`, `build-failed`; DeviceError
+    `runtime-c-unsupported`; the errors of code generation for operators that generated C does not have.
     """
     from edgeq.codegen import emit, plan, write_bundle
     from edgeq.graph import read_bytes
 
-    if facts.machine not in _TARGETS or facts.glibc is None:
+    if facts is not None and (facts.machine not in _TARGETS or facts.glibc is None):
         raise DeviceError(
             "runtime-c-unsupported",
             f"Generated C is not built for {facts.machine} with this C library.",
@@ -40,12 +40,13 @@ def compile_library(model: bytes, name: str, facts: DeviceFacts) -> tuple[bytes,
         raise ToolError(
             "zig-missing", "Compiling for the device needs zig.", try_="Install it: pip install 'edgeq[mcu]'"
         )
-    bundle = emit(plan(read_bytes(model, where=name), load_board("host"), name=name, optimize="speed"))
+    bundle = emit(plan(read_bytes(model, where=name), load_board("host"), name=name, optimize="speed"), model)
     with tempfile.TemporaryDirectory(prefix="edgeq-library-") as scratch:
         directory, library = Path(scratch) / "bundle", Path(scratch) / "model.so"
         write_bundle(bundle, directory)
         sources = [str(directory / file) for file in sorted(bundle.files) if file.endswith(".c") and "src/" in file]
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", _TARGETS[facts.machine], "-shared", "-fPIC"]
+        target = ["-target", _TARGETS[facts.machine]] if facts is not None else []
+        command = [sys.executable, "-m", "ziglang", "cc", *target, "-shared", "-fPIC"]
         options = [*bundle.manifest["compile_options"], "-O3", "-fno-sanitize=all", f"-I{directory / 'include'}"]
         done = subprocess.run(
             [*command, *options, *sources, "-lm", "-o", str(library)],

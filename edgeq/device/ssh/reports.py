@@ -114,7 +114,7 @@ class OperatorTime:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Outputs of the device against the reference kernels of this computer, over `samples` inputs.
+    """Outputs of the device with `kernels` against those of `reference` on this computer, over `samples` inputs.
 
     elements: output elements compared, differing: how many differ, largest: by how much (steps of the quantized type,
     or in real numbers for float outputs). same: False only if they may not differ. explanation: what it means.
@@ -122,6 +122,7 @@ class Comparison:
     """
 
     kernels: str
+    reference: str
     samples: int
     elements: int
     differing: int
@@ -132,7 +133,7 @@ class Comparison:
     host_accuracy: Measured | Unknown
 
     def to_json(self) -> dict[str, Any]:
-        plain = ("kernels", "samples", "elements", "differing", "largest", "same", "explanation")
+        plain = ("kernels", "reference", "samples", "elements", "differing", "largest", "same", "explanation")
         accuracies = {"accuracy": self.accuracy.to_json(), "host_accuracy": self.host_accuracy.to_json()}
         return {**{name: getattr(self, name) for name in plain}, **accuracies}
 
