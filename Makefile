@@ -27,8 +27,9 @@ lint: $(VENV)/.dev
 
 bench: bench-mcu bench-quant bench-coral
 
+# MODELS='a.tflite b.tflite' measures these instead; MCU passes more options (--board, --optimize, --write, --json).
 bench-mcu: $(VENV)/.dev system
-	$(BIN)/python benchmarks/mcu.py
+	$(BIN)/python benchmarks/mcu.py $(if $(MODELS),$(MODELS),--check) $(MCU)
 
 bench-quant: $(VENV)/.dev
 	$(BIN)/python benchmarks/quant.py
