@@ -134,6 +134,8 @@ CONVOLUTIONS = [
     (((3, 3, 37), (5, 1, 1)), "conv_1x1"),  # overlapping loads, an odd number of channels
     (((13, 9, 64), (4, 1, 1), 1, "VALID", "RELU6"), "conv_1x1"),  # streaming weights, blocks, a clamp
     (((3, 5, 272), (4, 1, 1)), "conv_1x1"),  # three pointers that move
+    (((1, 1, 40), (10, 1, 1), 1, "VALID", "NONE"), "fully_connected"),  # a single pixel
+    (((2, 5, 12), (7, 1, 1)), "fully_connected"),  # fewer channels than a vector
     (((7, 6, 16), (6, 1, 1), 2), "mve_conv_7x6"),
     (((8, 8, 16), (4, 3, 3)), "mve_conv"),  # all weights but two stream
     (((9, 7, 32), (4, 3, 3), 2, "SAME", "NONE"), "mve_conv"),
@@ -172,6 +174,9 @@ DEPTHWISE = [
     ((40, 6, 2), 1, "SAME", "RELU"),  # blocks of rows
     ((8, 12, 4), 1, "SAME", "NONE"),  # strips
     ((6, 10, 3), 1, "SAME", "RELU"),  # strips with a remainder of outputs
+    ((7, 7, 5), 1, "SAME", "RELU"),  # half a strip and half a block
+    ((9, 8, 2), 1, "SAME", "NONE"),
+    ((10, 13, 3), 1, "SAME", "RELU6"),
     ((48, 48, 2), 1, "SAME", "RELU"),
     ((24, 24, 3), 2, "SAME", "RELU"),
     ((7, 9, 4), 2, "SAME", "NONE"),  # padding on both sides
@@ -191,6 +196,7 @@ FUSED = [
     ((12, 10, 16), (6, 1, 1), 1, 1, "pointwise"),
     ((25, 5, 32), (4, 1, 1), 1, 1, "pointwise"),
     ((24, 24, 8), (4, 1, 1), 1, 2, "pointwise"),
+    ((7, 7, 16), (4, 1, 1), 1, 1, "pointwise"),
     ((49, 10, 1), (4, 10, 4), 2, 1, "columns"),
 ]
 

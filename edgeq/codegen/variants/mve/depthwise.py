@@ -10,7 +10,7 @@ Registers: r0 r2 r4 r6 r8 r10 sums of a row of outputs, q0 the window, q1-q5 wei
 edges' starts.
 Loop, a row: per output a load and a VMLADAV (an edge: a MOV more), STM, LE.
 
-Strips (even width, 3x3): strip s holds 4 columns from stride-2 column 2s - pad on, rows of 4 bytes: one load is 4 x 4
+Strips (3x3): strip s holds 4 columns from stride-2 column 2s - pad on, rows of 4 bytes: one load is 4 x 4
 bytes. Stride 1: 4 outputs (2 x 2) a load, with four weight vectors; stride 2: one output a load. Each column lies in
 two strips.
 Registers: r0 r2 r4 r6 (r8 r10) sums, q0 window, q1-q4 weights. Loop: load, 4 VMLADAV, STM, LE: 7 instructions for 4
@@ -78,7 +78,7 @@ class Filter:
         small = self.filter_h == self.filter_w == 3 and self.stride in (1, 2) and self.in_w <= 96
         if self.stride == 1:
             same = self.pad_top == self.pad_left == 1 and (self.out_h, self.out_w) == (self.in_h, self.in_w)
-            return small and same and self.in_h % 2 == 0 == self.in_w % 2
+            return small and same
         return small and self.pad_left <= 1 and self.pad_top <= 1
 
     def columns(self, x: int) -> tuple[int, int]:
@@ -100,16 +100,21 @@ class Filter:
 
     @property
     def strip_rows(self) -> int:
-        return self.in_h + 2 if self.stride == 1 else 2 * self.out_h + 2
+        return 2 * self.strip_blocks + 2
+
+    @property
+    def strip_blocks(self) -> int:
+        """Loads a strip: blocks of 2 x 2 outputs, or outputs."""
+        return -(-self.out_h // 2) if self.stride == 1 else self.out_h
 
     @property
     def strip_count(self) -> int:
-        return self.out_w // 2 if self.stride == 1 else self.out_w
+        return -(-self.out_w // 2) if self.stride == 1 else self.out_w
 
     @property
     def strip_outputs(self) -> int:
-        """Outputs a strip gives."""
-        return 2 * self.out_h if self.stride == 1 else self.out_h
+        """Sums a strip gives; of an odd height two, of an odd width half of the last strip's are not wanted."""
+        return self.strip_blocks * (4 if self.stride == 1 else 1)
 
     @property
     def strips_bytes(self) -> int:
@@ -175,10 +180,9 @@ def strips_weights(f: Filter, weights: NDArray[np.int8]) -> NDArray[np.int8]:
 def strips_kernel(f: Filter) -> Kernel:
     """(first strip, weights, accumulators, strips)."""
     if f.stride == 1:
-        block, blocks, vectors = ["vldrb.8 q0, [r1], #8"], f.out_h // 2, 4
+        block, blocks, vectors = ["vldrb.8 q0, [r1], #8"], f.strip_blocks, 4
         block += [f"vmladav.s8 {_SUMS[i]}, q0, q{1 + i}" for i in range(4)]
         block.append("stm r3!, {r0, r2, r4, r6}")
-        rest: list[str] = []
     else:
         unroll = next(u for u in (6, 5, 4, 3, 2, 1) if f.out_h % u == 0 or u == 1)
         blocks, vectors = f.out_h // unroll, 1
@@ -187,12 +191,11 @@ def strips_kernel(f: Filter) -> Kernel:
             block += ["vldrb.8 q0, [r1], #8", f"vmladav.s8 {_SUMS[i]}, q0, q1"]
         stored = ", ".join(_SUMS[:unroll])
         block.append(f"stm r3!, {{{stored}}}" if unroll > 1 else "str r0, [r3], #4")
-        rest = []
     loop = ["dls lr, r9", "1:", *block, "le lr, 1b"] if blocks > 1 else block
     body = [
         *(f"vldrb.8 q{1 + i}, [r1], #16" for i in range(vectors)), "mov r1, r0", "mov r7, r3",
         "mov r3, r2", f"movw r9, #{blocks}",
-        "2:", *loop, *rest, "adds r1, r1, #8", "subs r7, r7, #1", "bne 2b",
+        "2:", *loop, "adds r1, r1, #8", "subs r7, r7, #1", "bne 2b",
     ]  # fmt: skip
     return assembly(
         f"edgeq_mve_depthwise_strips_{f.out_h}_{f.stride}",

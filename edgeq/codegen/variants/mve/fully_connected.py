@@ -1,4 +1,4 @@
-"""FULLY_CONNECTED: six units at a time, the input stationary.
+"""FULLY_CONNECTED, and 1x1 convolutions of few pixels: six units at a time, the input stationary.
 
 Data. Weights are packed [six units][vector of 16 inputs][unit][16], so one pointer runs through them; starting sums
 (folded biases) stand beside, six units together. Units are padded to a multiple of six, the last vector is moved back
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import weights_of
+from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Step, Unsupported
 from edgeq.codegen.variants.mve import dot, requantize
@@ -126,10 +126,27 @@ def _unit_parameters(table: NDArray[np.int32]) -> NDArray[np.int32]:
 @variant("FULLY_CONNECTED")
 def fully_connected(node: Node) -> Iterator[Step]:
     """See the module."""
-    if not applies(node):
+    if applies(node) and len(node.input(1).shape) == 2:
+        yield from _steps(node, *node.input(1).shape)
+
+
+@variant("CONV_2D")
+def pointwise(node: Node) -> Iterator[Step]:
+    """A 1x1 convolution as a fully connected layer of every pixel: for few pixels, or few channels."""
+    if not applies(node) or node.input(1).shape[1:3] != (1, 1):
         return
     try:
-        units, depth = node.input(1).shape
+        shape = geometry(node, 1, 1)
+    except Unsupported:
+        return
+    if shape["stride_h"] == shape["stride_w"] == 1 and shape["pad_top"] == shape["pad_left"] == 0:
+        units, _, _, depth = node.input(1).shape
+        if depth == shape["in_c"] and (shape["out_h"], shape["out_w"]) == (shape["in_h"], shape["in_w"]):
+            yield from _steps(node, units, depth)
+
+
+def _steps(node: Node, units: int, depth: int) -> Iterator[Step]:
+    try:
         constants = weights_of(node, units)
         zero = zero_point(node.input(0))
     except (Unsupported, ValueError):

@@ -6,7 +6,7 @@ scatters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,16 @@ def _strip_places(f: Filter, channels: int) -> requantize.Places | None:
     if max(offsets) >= 1 << 16 or f.strip_outputs > SUMS:
         return None
     label = f"strips_{f.out_h}_{f.out_w}_{f.stride}_{channels}"
-    return requantize.Places(label, offsets, step, f.strip_outputs, apart)
+    outputs = 2 * f.out_h if f.stride == 1 else f.out_h
+    return requantize.Places(label, offsets, step, outputs, f.strip_outputs, apart)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Depthwise:
-    """A depthwise layer that the kernels can do: geometry, packed constants, kernels."""
+    """A depthwise layer that the kernels can do: geometry, packed constants, kernels.
+
+    fill: only for strips. last: the scatter of the last strip where only its left outputs are wanted.
+    """
 
     filter: Filter
     channels: int
@@ -45,6 +49,7 @@ class Depthwise:
     scatter: Kernel
     compute: Kernel
     fill: Kernel | None
+    last: Kernel | None = None
 
     @staticmethod
     def of(node: Node) -> Depthwise | None:
@@ -73,7 +78,12 @@ class Depthwise:
         if places is None:
             return None
         packed, scatter = depthwise.strips_weights(f, by_channel), requantize.scatter(end, places)
-        return Depthwise(f, channels, zero, end, packed, scatter, depthwise.strips_kernel(f), depthwise.fill_kernel(f))
+        last = None
+        if f.stride == 1 and f.out_w % 2:
+            left = replace(places, label=f"{places.label}_left", lanes=(True, False) * 4)
+            last = requantize.scatter(end, left)
+        compute, fill = depthwise.strips_kernel(f), depthwise.fill_kernel(f)
+        return Depthwise(f, channels, zero, end, packed, scatter, compute, fill, last)
 
     @property
     def name(self) -> str:
@@ -95,7 +105,7 @@ class Depthwise:
 
     @property
     def kernels(self) -> list[Kernel]:
-        return [self.scatter, self.compute, *([self.fill] if self.fill else [])]
+        return [k for k in (self.scatter, self.compute, self.fill, self.last) if k]
 
     @property
     def constants(self) -> tuple[Constant, ...]:
@@ -130,12 +140,18 @@ class Depthwise:
         if self.fill:
             pitch, group = 4 * f.strip_rows, max(1, SUMS // f.strip_outputs)
             across = 2 if f.stride == 1 else 1
-            return f"""            for (int32_t s = 0; s < {f.strip_count}; s += {group}) {{
-                const int32_t strips = {f.strip_count} - s < {group} ? {f.strip_count} - s : {group};
+            whole = f.strip_count - (1 if self.last else 0)
+            right = ""
+            if self.last:
+                right = f"""            {self.compute.name}({plane} + {whole * pitch}, {taps}, sums, 1);
+            {self.last.name}(sums, y + {whole * across * self.channels} + {channel}, {parameters}, 1);
+"""
+            return f"""            for (int32_t s = 0; s < {whole}; s += {group}) {{
+                const int32_t strips = {whole} - s < {group} ? {whole} - s : {group};
                 {self.compute.name}({plane} + s * {pitch}, {taps}, sums, strips);
                 {self.scatter.name}(sums, y + s * {across * self.channels} + {channel}, {parameters}, strips);
             }}
-"""
+{right}"""
         start = FRONT - f.pad_top * f.in_w - f.pad_left
         rows = SUMS // f.out_w
         if f.out_h <= rows:

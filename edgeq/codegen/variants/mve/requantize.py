@@ -74,15 +74,22 @@ def _eight(end: Tail) -> list[str]:
 class Places:
     """Where accumulators go: output[offsets[i]] for 8 of them, then output += step.
 
-    inner 0: the kernel's count is of accumulators. Else it is of groups of `inner` accumulators; from group to
-    group the output advances by `apart`. label: for the kernel's name, unique for the rest.
+    inner 0: the kernel's count is of accumulators. Else it is of groups of `inner` accumulators, `between` from one's
+    start to the next's; from group to group the output advances by `apart`. lanes: of 8, those that are stored.
+    label: for the kernel's name, unique for the rest.
     """
 
     label: str
     offsets: tuple[int, ...]
     step: int
     inner: int = 0
+    between: int = 0
     apart: int = 0
+    lanes: tuple[bool, ...] = (True,) * 8
+
+    def mask(self, count: int = 8) -> int:
+        """The predicate of the first `count` lanes: two bits for 16 of them."""
+        return sum(3 << 2 * i for i, stored in enumerate(self.lanes[:count]) if stored)
 
 
 def every(step: int) -> Places:
@@ -103,21 +110,22 @@ def scatter(end: Tail, places: Places) -> Kernel:
         *_START, *(clamp if end.clamped else []), "adr r12, 9f", "vldrh.u16 q3, [r12]",
         f"movw r8, #{step & 0xFFFF}", f"movt r8, #{step >> 16 & 0xFFFF}",
     ]  # fmt: skip
-    block = [*_eight(end), f"vstrb.16 {stored}, [r1, q3]", "add r1, r1, r8"]
     masked = [*_eight(end), "vpst", f"vstrbt.16 {stored}, [r1, q3]"]
+    block = [*_eight(end), f"vstrb.16 {stored}, [r1, q3]"] if all(places.lanes) else masked
+    block = [*block, "add r1, r1, r8"]
     if inner == 0:
         body = [
             *start, "lsr r11, r3, #3", "wls lr, r11, 2f", "1:", *block, "le lr, 1b",
             "2:", "ands r3, r3, #7", "beq 3f", "vctp.16 r3", *masked, "3:",
         ]  # fmt: skip
     else:
-        back = places.apart - inner // 8 * step
-        rest = inner % 8
+        back, rest = places.apart - inner // 8 * step, inner % 8
+        over = 4 * (inner // 8 * 8 + (8 if rest else 0) - places.between)
         body = [
             *start, f"movw r10, #{back & 0xFFFF}", f"movt r10, #{back >> 16 & 0xFFFF}", f"mov r11, #{inner // 8}",
-            *([f"mov r9, #{rest}", "vctp.16 r9"] if rest else []),
-            "4:", *(["dls lr, r11", "1:", *block, "le lr, 1b"] if inner >= 8 else []),
-            *([*masked, f"sub r0, r0, #{4 * (8 - rest)}"] if rest else []),
+            f"movw r9, #{places.mask()}", f"movw r12, #{places.mask(rest)}",
+            "4:", *(["vmsr p0, r9", "dls lr, r11", "1:", *block, "le lr, 1b"] if inner >= 8 else []),
+            *(["vmsr p0, r12", *masked] if rest else []), *([f"sub r0, r0, #{over}"] if over else []),
             "add r1, r1, r10", "subs r3, r3, #1", "bne 4b",
         ]  # fmt: skip
     table = ["9:", *(f".hword {o}" for o in places.offsets)]
