@@ -18,6 +18,7 @@ _HOMES = {
     "demo": "edgeq.api",
     "flash": "edgeq.api",
     "load_board": "edgeq.boards",
+    "quantize_aware": "edgeq.quantization.aware",
     "EdgeqError": "edgeq.errors",
 }
 
@@ -31,12 +32,14 @@ __all__ = [
     "demo",
     "flash",
     "load_board",
+    "quantize_aware",
 ]
 
 if TYPE_CHECKING:
     from edgeq.api import bench, bundle, check, convert, demo, flash
     from edgeq.boards import load_board
     from edgeq.errors import EdgeqError
+    from edgeq.quantization.aware import quantize_aware
 
 
 def __getattr__(name: str) -> Any:

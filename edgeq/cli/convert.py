@@ -32,6 +32,10 @@ def convert(
     allow_float: Annotated[
         bool, typer.Option(help="Accept operators that stay in float instead of refusing the result.")
     ] = False,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Train with quantization on --data before converting (labels y, if any).")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of --qat.")] = 20,
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Open models that carry Python code (Lambda layers).")
     ] = False,
@@ -55,6 +59,7 @@ def convert(
             calibration=calibration,
             allow_float=allow_float,
             unsafe=unsafe,
+            qat_epochs=epochs if qat else 0,
             seed=seed,
             progress=verb.progress,
         )

@@ -54,13 +54,15 @@ def convert(
     calibration: str = "auto",
     allow_float: bool = False,
     unsafe: bool = False,
+    qat_epochs: int = 0,
     seed: int = 0,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert `model` (a file, a SavedModel directory or a `keras.Model`) to `out`, whole or not at all.
 
     `io` is the type of inputs and outputs, by default the scheme's own. `data` calibrates, `eval_data` measures: see
-    `edgeq.quantization.data`. Raises UsageError, ModelError, DataError, ToolError, OutputError.
+    `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before converting.
+    Raises UsageError, ModelError, DataError, ToolError, OutputError.
     """
     io = _checked_options(scheme, io, calibration)
     _writable(out)
@@ -81,6 +83,7 @@ def convert(
             "io": io,
             "calibration": calibration,
             "allow_float": allow_float,
+            "qat_epochs": qat_epochs,
             "seed": seed,
             "data": _hand_over(data, "data", directory),
             "eval": _hand_over(eval_data, "eval", directory),
@@ -107,6 +110,8 @@ def convert(
         improvements=tuple(told["improvements"]),
         quality=_quality(told["quality"]),
         warnings=tuple(Warned(*entry) for entry in told["warnings"]),
+        layers=tuple(told["layers"]),
+        verdict=told["verdict"],
     )
 
 

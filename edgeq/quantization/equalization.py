@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.graph import Graph, Operator
+from edgeq.graph import Graph, Operator, TensorType
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Operators that keep channels apart and commute with a positive factor on each.
@@ -62,10 +62,13 @@ def _is_homogeneous(op: Operator) -> bool:
 
 
 def _owns_constants(graph: Graph, op: Operator, consumers: Mapping[int, list[Operator]]) -> bool:
-    return (
-        all(graph.tensor(t).is_constant and len(consumers[t]) == 1 for t in op.inputs[1:3] if t >= 0)
-        and len(op.inputs) >= 2
-    )
+    """Whether the layer's weights and bias are its own; biases of nothing but zeros are shared, and may be."""
+    for tensor in (graph.tensor(t) for t in op.inputs[1:3] if t >= 0):
+        if tensor.data is None or tensor.type is not TensorType.FLOAT32:
+            return False
+        if len(consumers[tensor.index]) > 1 and np.any(tensor.data):
+            return False
+    return len(op.inputs) >= 2
 
 
 def _is_channelwise(graph: Graph, op: Operator) -> bool:
@@ -142,7 +145,9 @@ def _scale_outputs(graph: Graph, constants: Constants, op: Operator, factor: NDA
     by_channel = factor if op.name == "DEPTHWISE_CONV_2D" else factor.reshape(-1, *[1] * (weights.ndim - 1))
     constants[op.inputs[1]] = (weights * by_channel).astype(np.float32)
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        constants[op.inputs[2]] = (_value(graph, constants, op.inputs[2]) * factor).astype(np.float32)
+        bias = _value(graph, constants, op.inputs[2])
+        if np.any(bias):
+            constants[op.inputs[2]] = (bias * factor).astype(np.float32)
 
 
 def _scale_inputs(graph: Graph, constants: Constants, op: Operator, factor: NDArray[np.float64]) -> None:

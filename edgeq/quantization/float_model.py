@@ -278,8 +278,13 @@ class Lowered:
         """The file with inputs and outputs named and ordered as in Keras, tensors named after the user's layers."""
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
         graph, signature = model.subgraphs[0], model.signatureDefs[0]
+        taken: set[str] = set()
         for tensor in graph.tensors:
-            tensor.name = self.layer_names(tensor.name.decode()).encode()
+            name = self.layer_names(tensor.name.decode())
+            while name in taken:
+                name += ";again"
+            taken.add(name)
+            tensor.name = name.encode()
         ordered = []
         for entries, prefix, names in (
             (signature.inputs, "in_", [spec.name for spec in self.inputs]),

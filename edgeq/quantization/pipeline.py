@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.errors import ModelError
+from edgeq.errors import ModelError, UsageError
 from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.progress import Progress
 from edgeq.quantization import float_model, tflite_converter
+from edgeq.quantization.analysis import SAMPLES, LayerLoss, analyse, verdict
 from edgeq.quantization.aware.export import trained_weights, with_trained_weights, without_fake_quantization
+from edgeq.quantization.aware.training import train
 from edgeq.quantization.calibration import collect
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.doctor import compare_with_training, examine, fit_to_model
 from edgeq.quantization.evaluation import compare, mean_absolute_error, outputs_of
-from edgeq.quantization.post_training import Float, PostTraining
+from edgeq.quantization.post_training import Float, PostTraining, Quantized
 from edgeq.quantization.report import Quality, Warned, quality_json
 from edgeq.quantization.result_checks import verify_scheme
 
@@ -65,6 +67,8 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     if data is not None:
         warnings += examine(data.arrays, model.inputs, data.labels, data.source)
         warnings += _compare_with_training(model, data.arrays)
+    if job["qat_epochs"]:
+        model = _train(model, data, job, progress)
     progress("lowering", 0, None)
     lowered = float_model.Lowered(model)
     float_tflite = tflite_converter.to_float32(lowered, directory / "saved_model")
@@ -72,20 +76,24 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
 
     calibration = [] if data is None else _samples(data)
     if model.is_quantize_aware:
-        result, improvements = _quantize_as_trained(work, model.keras_model, calibration)
+        quantized = _quantize_as_trained(work, model.keras_model, calibration)
     else:
-        result, improvements = _quantize(work, calibration)
+        quantized = _quantize(work, calibration)
+    result = quantized.tflite
     islands = verify_scheme(read_bytes(result), job["scheme"], allow_float=job["allow_float"])
     compared = held_out or data
     quality = None if compared is None else _measure(work, result, compared, held_out is not None)
+    losses = [] if compared is None or not compared_layers(job["scheme"]) else _analyse(quantized, compared)
     (directory / "model.tflite").write_bytes(result)
     return {
         "float_size_bytes": len(float_tflite),
         "calibration_samples": len(calibration),
         "float_operators": list(islands),
-        "improvements": improvements,
+        "improvements": list(quantized.improvements),
         "warnings": [[w.code, w.what, w.try_] for w in warnings],
         "quality": None if quality is None else quality_json(quality),
+        "layers": [loss.to_json() for loss in losses],
+        "verdict": verdict(losses),
     }
 
 
@@ -139,18 +147,19 @@ def _compare_with_training(model: float_model.FloatModel, arrays: Sequence[NDArr
     return [] if warned is None else [warned]
 
 
-def _quantize(work: Work, calibration: Sequence[Sample]) -> tuple[bytes, list[str]]:
-    """The `.tflite` in the scheme asked for, and what was done beyond plain quantization."""
+def _quantize(work: Work, calibration: Sequence[Sample]) -> Quantized:
+    """The `.tflite` in the scheme asked for, as `job` asks for it."""
     scheme, io = work.job["scheme"], work.job["io"]
     work.progress("quantizing", 0, None)
     if scheme == "float32":
-        return work.float_tflite, []
+        return Quantized(work.float_tflite, (), work.float_tflite)
     if scheme == "float16":
-        return tflite_converter.to_float16(work.lowered, work.saved_model), []
+        return Quantized(tflite_converter.to_float16(work.lowered, work.saved_model), (), work.float_tflite)
     if scheme == "dynamic":
-        return tflite_converter.to_dynamic(work.lowered, work.saved_model), []
+        return Quantized(tflite_converter.to_dynamic(work.lowered, work.saved_model), (), work.float_tflite)
     if scheme == "int16x8":
-        return tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io), []
+        result = tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io)
+        return Quantized(result, (), work.float_tflite)
     trial = PostTraining(
         Float(work.float_tflite, work.float_graph),
         calibration,
@@ -162,7 +171,7 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> tuple[bytes, list[st
     return trial.run(work.job["calibration"])
 
 
-def _quantize_as_trained(work: Work, model: Any, calibration: Sequence[Sample]) -> tuple[bytes, list[str]]:
+def _quantize_as_trained(work: Work, model: Any, calibration: Sequence[Sample]) -> Quantized:
     """The `.tflite` of a quantization-aware model: its own ranges and weights, and the data's where it has none."""
     if work.job["scheme"] not in ("int8", "int4"):
         raise ModelError(
@@ -177,7 +186,39 @@ def _quantize_as_trained(work: Work, model: Any, calibration: Sequence[Sample]) 
     weights = trained_weights(model)
     if weights:
         result = write_bytes(with_trained_weights(read_bytes(result), graph, weights))
-    return result, ["ranges and weights as trained; compared with what training simulated"]
+    told = "ranges and weights as trained; compared with what training simulated"
+    return Quantized(result, (told,), tflite)
+
+
+def _train(model: float_model.FloatModel, data: Fed | None, job: Mapping[str, Any], progress: Progress) -> Any:
+    """The model after quantization-aware training on the data."""
+    if data is None or model.keras_model is None or job["scheme"] not in ("int8", "int4"):
+        raise UsageError(
+            "qat-impossible",
+            "Quantization-aware training needs --data, a Keras model, and scheme int8 or int4.",
+            where="--qat",
+            try_="Give --data with labels y; convert SavedModels that are not Keras's without --qat.",
+        )
+    trained = train(
+        model.keras_model,
+        data.arrays,
+        data.labels,
+        scheme=job["scheme"],
+        epochs=job["qat_epochs"],
+        seed=job["seed"],
+        progress=progress,
+    )
+    return float_model.from_keras(trained)
+
+
+def _analyse(quantized: Quantized, data: Fed) -> list[LayerLoss]:
+    samples = [[array[i] for array in data.arrays] for i in range(min(SAMPLES, len(data.arrays[0])))]
+    return analyse(quantized.reference, quantized.tflite, samples)
+
+
+def compared_layers(scheme: str) -> bool:
+    """Whether the scheme's activations are codes, which differ from float layer by layer."""
+    return scheme in ("int8", "int4", "int16x8")
 
 
 def _measure(work: Work, result: bytes, data: Fed, held_out: bool) -> Quality:

@@ -40,6 +40,15 @@ class Float:
     equalized: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """A result, what was done beyond plain quantization, and the float `.tflite` whose tensors it approximates."""
+
+    tflite: bytes
+    improvements: tuple[str, ...]
+    reference: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What makes one candidate."""
@@ -62,19 +71,19 @@ class PostTraining:
         self._equal: Float | None = None
         self._statistics: dict[tuple[bool, int], Statistics] = {}
 
-    def run(self, method: str) -> tuple[bytes, list[str]]:
-        """The `.tflite` and what was done for it. `method`: one of calibration's METHODS, or AUTO."""
-        if method != AUTO:
-            return self._build(Recipe(method, weights=self._default_weights()), self._samples), []
-        if len(self._samples) < _LEAST_SAMPLES:
-            return self._build(Recipe("minmax", weights=self._default_weights()), self._samples), []
+    def run(self, method: str) -> Quantized:
+        """The `.tflite`. `method`: one of calibration's METHODS, or AUTO."""
+        if method != AUTO or len(self._samples) < _LEAST_SAMPLES:
+            plain = Recipe("minmax" if method == AUTO else method, weights=self._default_weights())
+            return Quantized(self._build(plain, self._samples), (), self._plain.tflite)
         best, error = self._choose([Recipe(m, weights=self._default_weights()) for m in _TRIED])
         first = error
         if self._equalized().equalized:
             best, error = self._improve(best, error, [Recipe(m, True, best.weights) for m in ("minmax", best.method)])
         others = ("corrected", "reconstructed") if self._bits == 8 else ("corrected",)
         best, error = self._improve(best, error, [Recipe(best.method, best.equalized, w) for w in others])
-        return self._build(best, self._samples), self._told(best, first, error)
+        reference = self._equalized() if best.equalized else self._plain
+        return Quantized(self._build(best, self._samples), tuple(self._told(best, first, error)), reference.tflite)
 
     def _default_weights(self) -> str:
         return "nearest" if self._bits == 8 else "reconstructed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeq.measure import Measured, Quantity, Unknown
@@ -56,7 +56,11 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What a conversion did: the result's inputs, outputs, operators, size; its quality; warnings about the data."""
+    """What a conversion did: the result's inputs, outputs, operators, size; its quality; warnings about the data.
+
+    `layers` are the fields of `edgeq.quantization.analysis.LayerLoss`, in execution order; `verdict` names the layer
+    that loses most and what to try, or is empty.
+    """
 
     model: str
     out: str
@@ -73,19 +77,16 @@ class ConversionReport:
     improvements: tuple[str, ...]
     quality: Quality | None
     warnings: tuple[Warned, ...]
-    details: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[Mapping[str, Any], ...] = ()
+    verdict: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The report as a JSON object; quantities say what kind of number they are."""
-        document = asdict(self, dict_factory=_plain)
+        document = asdict(self)
         if self.quality is not None:
             document["quality"] = quality_json(self.quality)
         document["warnings"] = [{"code": w.code, "what": w.what, "try": w.try_} for w in self.warnings]
         return document
-
-
-def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(pairs)
 
 
 def quality_json(quality: Quality) -> dict[str, object]:

@@ -36,7 +36,7 @@ class Layer:
 
 def layers(quantized: Graph, original: Graph) -> list[Layer]:
     """The weighted layers whose float weights are found in `original`, in execution order."""
-    by_name: dict[str, Tensor] = {t.name: t for t in original.tensors if t.is_constant}
+    by_name: dict[str, Tensor] = {t.name: t for t in original.tensors if t.is_constant and t.type is TensorType.FLOAT32}
     found = []
     consumers = quantized.consumers()
     for op in quantized.operators:
@@ -45,6 +45,8 @@ def layers(quantized: Graph, original: Graph) -> list[Layer]:
         weights = quantized.tensor(op.inputs[1])
         real = by_name.get(weights.name)
         if real is None or real.data is None or real.shape != weights.shape or len(consumers[weights.index]) != 1:
+            continue
+        if any(len(consumers[t]) != 1 for t in op.inputs[2:3] if t >= 0):
             continue
         bias = None
         if len(op.inputs) > 2 and op.inputs[2] >= 0:

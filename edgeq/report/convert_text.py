@@ -27,6 +27,8 @@ def render_conversion(console: Console, report: ConversionReport) -> None:
         console.print(f"  [yellow]stays in float:[/] {escape(', '.join(report.float_operators))}")
     if report.quality is not None:
         _render_quality(console, report.quality)
+    if report.verdict:
+        console.print(escape(report.verdict))
     for warning in report.warnings:
         console.print(f"[yellow]warning[/] [dim]{warning.code}[/] {escape(warning.what)}")
         if warning.try_:

@@ -42,6 +42,7 @@ def test_public_names() -> None:
         "demo",
         "flash",
         "load_board",
+        "quantize_aware",
     }
     assert all(getattr(edgeq, name) is not None for name in edgeq.__all__)
 

@@ -120,23 +120,6 @@ def test_names_and_order_are_kerass_and_the_bytes_repeat(two_ended: Any, tmp_pat
     assert out.read_bytes() == again.read_bytes()
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConversionReport]:
-    """`convert` with the child's work done in this process; what it hands over and answers is the same."""
-    pytest.importorskip("tensorflow")
-    import edgeq.quantization.conversion as parent
-    from edgeq.progress import silent
-    from edgeq.quantization.pipeline import run
-
-    def child(directory: Path, *_: object) -> dict[str, Any]:
-        job = json.loads((directory / "job.json").read_text())
-        told = run(directory, job, silent)
-        return json.loads(json.dumps(told))  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(parent, "_run_child", child)
-    return convert
-
-
 def _small(keras: Any, *layers: Any, shape: tuple[int, ...] = (8, 8, 1)) -> Any:
     return keras.Sequential([keras.Input(shape), *layers])
 
