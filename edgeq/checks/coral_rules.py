@@ -137,8 +137,11 @@ def breach(node: Node) -> tuple[EdgeRule, str] | None:
     for one in RULES:
         if one.operators and node.operator.name not in one.operators:
             continue
-        for value in one.function(node):
-            return one, value
+        try:
+            for value in one.function(node):
+                return one, value
+        except (IndexError, ZeroDivisionError):
+            return one, "the operator is malformed: an input or a dimension is missing"
     return None
 
 

@@ -25,7 +25,7 @@ class VelaResult:
 
 
 def latency(result: VelaResult | None, executor: EthosU, clock_hz: int | None) -> Quantity:
-    """Vela's cycles as time at the board's clock; unknown where Vela is missing or the model is not whole on the NPU."""
+    """Vela's cycles as time at the board's clock; unknown where Vela is missing or the model is not whole on it."""
     if result is None:
         return Unknown("Vela is not installed: pip install 'edgeq[ethosu]'")
     if result.failure is not None:

@@ -112,17 +112,22 @@ def of_edge_tpu(graph: Graph, predicted: Sequence[Predicted], executor: EdgeTpu)
 
 
 def macs_of(graph: Graph, operator: Operator) -> int:
-    """Multiply-accumulates of an operator; 0 for those without weights."""
-    if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"):
+    """Multiply-accumulates of an operator; 0 for those without weights, or malformed."""
+    inputs, name = operator.inputs, operator.name
+    if len(inputs) < (3 if name == "TRANSPOSE_CONV" else 2) or min(inputs[:2]) < 0 or not operator.outputs:
         return 0
-    output = graph.tensors[operator.outputs[0]]
-    weights = graph.tensors[operator.inputs[1]]
-    if operator.name == "CONV_2D":
-        return output.elements * prod(weights.shape[1:])
-    if operator.name == "DEPTHWISE_CONV_2D":
-        return output.elements * prod(weights.shape[1:3])
-    if operator.name == "TRANSPOSE_CONV":
-        return graph.tensors[operator.inputs[2]].elements * prod(weights.shape[:3])
-    if operator.name == "BATCH_MATMUL":
-        return output.elements * graph.tensors[operator.inputs[0]].shape[-1]
-    return output.elements * weights.shape[-1]
+    output = graph.tensors[operator.outputs[0]].elements
+    first, weights = (graph.tensors[index].shape for index in inputs[:2])
+    work = 0
+    match name:
+        case "CONV_2D":
+            work = output * prod(weights[1:])
+        case "DEPTHWISE_CONV_2D":
+            work = output * prod(weights[1:3])
+        case "FULLY_CONNECTED":
+            work = output * prod(weights[-1:])
+        case "BATCH_MATMUL":
+            work = output * prod(first[-1:])
+        case "TRANSPOSE_CONV":
+            work = graph.tensors[inputs[2]].elements * prod(weights[:3])
+    return work

@@ -142,3 +142,9 @@ def test_parameters_beyond_the_chip_are_streamed():
     graph = Graph("big", (*graph.tensors, weights, tail), (*graph.operators, dense), (0,), (3,))
     report = check(graph, load_board("coral-dev-board"))
     assert "edge-tpu-streamed" in {finding.rule for finding in report.findings}
+
+
+@pytest.mark.parametrize("name", ["CONV_2D", "FULLY_CONNECTED", "STRIDED_SLICE", "MEAN", "RESIZE_BILINEAR", "PRELU"])
+def test_an_operator_without_its_inputs_is_not_mapped_and_does_no_harm(name):
+    report = check(chain(name, "RELU", shape=(1, 0, 0, 4)), load_board("coral-dev-board"))
+    assert report.placements[0].executor == "cpu" or name in ("MEAN", "RESIZE_BILINEAR")
