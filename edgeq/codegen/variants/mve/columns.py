@@ -189,6 +189,6 @@ def _step(node: Node, last: Node, c: _Columns, d: Depthwise | None) -> Step:
         emitted=sources(*kernels, call),
         macs=c.conv.macs + (d.macs if d else 0),
         cost=c.cost + (d.cost if d else 0),
-        code_bytes=1200 + (1200 if d else 0),
+        code_bytes=800 + (400 if d else 0),
         covers=2 if d else 1,
     )

@@ -234,5 +234,5 @@ def _step(node: Node, conv: Convolution, sums: _Sums, scatter: Kernel) -> Step:
         emitted=sources(sums.kernel, scatter, copy, call),
         macs=conv.macs,
         cost=outputs * (sums.cost + 0.9 + conv.end.cost) + blocks * s["out_c"] * 80 + source.elements / 4,
-        code_bytes=1400 + 14 * conv.weights[0].size,
+        code_bytes=700 + int(32 * sums.cost),
     )

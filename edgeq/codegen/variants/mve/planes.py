@@ -171,9 +171,9 @@ class Depthwise:
         """Instructions of `finish` and of filling planes, all channels."""
         f = self.filter
         outputs = f.out_h * f.out_w
-        per_output = 0.9 + self.end.cost + (2.9 if not self.fill else 1.8 if f.stride == 1 else 2.4)
-        fill = f.in_h * (8 + f.strip_count / 2) if self.fill else 20
-        return self.channels * (outputs * per_output + fill + 120)
+        per_output = 0.9 + self.end.cost + (2.9 if not self.fill else 2.4 if f.stride == 1 else 2.6)
+        fill = f.in_h * (8 + f.strip_count / 2) if self.fill else 0
+        return self.channels * (outputs * per_output + fill + 50)
 
 
 def following_depthwise(node: Node) -> Node | None:

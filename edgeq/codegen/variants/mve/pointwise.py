@@ -166,8 +166,8 @@ def pointwise(node: Node) -> Iterator[Step]:
         overlaps=(Overlap(source.index, result.index, p.overlap(block)),),
         emitted=sources(p.kernel, scatter, call),
         macs=p.macs,
-        cost=p.channels * (p.pixels * (p.cost + 0.9 + p.end.cost) + 60),
-        code_bytes=700 + 14 * p.depth,
+        cost=p.channels * (p.pixels * (p.cost + 0.9 + p.end.cost) + 45 * -(-p.pixels // block)),
+        code_bytes=400 + 3 * p.depth,
     )
 
 
@@ -215,7 +215,7 @@ def depthwise_alone(node: Node) -> Iterator[Step]:
         emitted=sources(*d.kernels, gather, call),
         macs=d.macs,
         cost=d.cost + d.channels * f.in_h * f.in_w * 0.55,
-        code_bytes=1000,
+        code_bytes=600,
     )
 
 
@@ -283,7 +283,7 @@ def pointwise_depthwise(node: Node) -> Iterator[Step]:
         scratch_bytes=2 * d.plane_bytes + d.block_bytes,
         emitted=sources(p.kernel, run, *d.kernels, call),
         macs=p.macs + d.macs,
-        cost=p.channels * (p.pixels * (p.cost + 0.6 + p.end.cost) + 60) + d.cost,
-        code_bytes=1700 + 14 * p.depth,
+        cost=p.channels * (p.pixels * (p.cost + 0.6 + p.end.cost) + 45 * -(-p.pixels // block)) + d.cost,
+        code_bytes=700 + 3 * p.depth,
         covers=2,
     )
