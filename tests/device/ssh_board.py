@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -50,10 +51,12 @@ def remove_user() -> None:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nothing listens on, outside the range from which the system gives ports to others."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def new_key(path: Path, kind: str = "ed25519") -> None:
@@ -115,9 +118,10 @@ class SshBoard:
             **privileges,
         )
         end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
+        while time.monotonic() < end and self.process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as probe:
+                if probe.recv(4) == b"SSH-":
+                    return
             time.sleep(0.05)
         raise RuntimeError((self.root / "log").read_text())
 

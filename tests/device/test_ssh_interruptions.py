@@ -23,6 +23,7 @@ from edgeq.errors import DeviceError, EdgeqError
 pytestmark = pytest.mark.skipif(SSHD is None, reason="needs sshd (apt install openssh-server)")
 
 MakeBoard = Callable[..., SshBoard]
+MORE = ("has_environment", "missing", "hello", "run")
 
 
 def before_command(
@@ -47,10 +48,19 @@ def before_command(
     monkeypatch.setattr(AgentChannel, "request", request)
 
 
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize(
-    "command", ["open", "has_environment", "missing", "put", "stage", "hello", "load", "run", "switch"]
-)
+CUTS = [
+    ("open", False),
+    ("put", False),
+    ("put", True),
+    ("stage", True),
+    ("load", False),
+    ("switch", False),
+    ("switch", True),
+    *(pytest.param(name, late, marks=pytest.mark.slow) for name in MORE for late in (False, True)),
+]
+
+
+@pytest.mark.parametrize(("command", "late"), CUTS)
 def test_a_connection_cut_at_each_stage(
     make: MakeBoard, client: Client, other: Path, monkeypatch: pytest.MonkeyPatch, command: str, late: bool
 ) -> None:

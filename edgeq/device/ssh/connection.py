@@ -166,7 +166,7 @@ def _unreachable(asyncssh: Any, host: Host, error: Exception) -> LinkError:
         why, ping = "The connection was refused.", "Enable SSH on the device: sudo systemctl enable --now ssh"
     elif isinstance(error, (TimeoutError, asyncio.TimeoutError, asyncssh.TimeoutError)):
         code, what, why = "host-unreachable", f"{host.text} does not answer.", "The connection timed out."
-    elif isinstance(error, asyncssh.ConnectionLost):
+    elif isinstance(error, (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError)):
         return connection_lost(host, error)
     elif isinstance(error, OSError):
         code, what, why = "host-unreachable", f"{host.text} cannot be reached.", error.strerror or str(error)
