@@ -279,6 +279,21 @@ def test_mve_average_pool(size: tuple[int, int, int], tmp_path: Path) -> None:
     same_in_qemu(graph, tmp_path)
 
 
+@pytest.mark.parametrize(("size", "keep"), [((5, 5, 8), False), ((4, 11, 21), True)])
+@pytest.mark.qemu
+@needs_tools
+def test_mve_mean(size: tuple[int, int, int], keep: bool, tmp_path: Path) -> None:
+    c = size[2]
+    graph = model(
+        "MEAN",
+        [T((1, *size), INT8, 0.02, -17), T((2,), INT32, data=[1, 2])],
+        [T((1, 1, 1, c) if keep else (1, c), INT8, 0.013, -40)],
+        {"keep_dims": keep},
+        version=2,
+    )
+    same_in_qemu(graph, tmp_path)
+
+
 def requantization(real: float, zero_point: int, low: int, high: int, minimum: int = -128) -> Requantization:
     multiplier, shift = quantize_multiplier(real)
     one = np.ones(1, np.int64)

@@ -75,7 +75,8 @@ def assembly(name: str, parameters: str, comment: str, body: Iterable[str], save
 def driver(name: str, parameters: str, comment: str, body: str, kernels: Sequence[Kernel]) -> Kernel:
     """A C function that calls kernels."""
     prototypes = "\n".join(dict.fromkeys([*(k.prototype for k in kernels), f"void {name}({parameters});"]))
-    include = "#include <string.h>\n" if "memset(" in body or "memcpy(" in body else ""
+    include = "#include <string.h>\n" if "memset(" in body else ""
+    include += '#include "edgeq/arithmetic.h"\n' if "edgeq_requantize(" in body else ""
     text = f"#include <stdint.h>\n{include}\n{prototypes}\n\n/* {comment} */\nvoid {name}({parameters}) {{\n{body}}}\n"
     return Kernel(name, f"void {name}({parameters});", text)
 

@@ -1,7 +1,8 @@
-"""AVERAGE_POOL_2D over the whole image: eight channels at a time in int16 lanes.
+"""AVERAGE_POOL_2D over the whole image and MEAN over all axes but the last: eight channels at a time in int16 lanes.
 
 Data. NHWC. Registers: r0 channels' first pixel, r1 sums out, r4 the pixel, r2 channels left; q0 a pixel, q1 the sums.
-Loop, a pixel: widening load, VADD, ADD, LE. The means are then taken in C, rounded half away from zero as TFLM does.
+Loop, a pixel: widening load, VADD, ADD, LE. The means are then taken in C: rounded half away from zero (pool), or
+TFLM's requantization of the sum without zero points (MEAN).
 
 Obligations: one window of at most 255 pixels (sums fit int16), no padding, batch 1.
 """
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from edgeq.codegen.lower.common import activation_range
 from edgeq.codegen.lower.convolution import geometry
 from edgeq.codegen.lower.pooling import pool_2d
+from edgeq.codegen.lower.reduction import mean as portable_mean
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Node, Overlap, Step, Unsupported
+from edgeq.codegen.step import Node, Overlap, Step, Struct, Unsupported
 from edgeq.codegen.variants.mve.common import Kernel, applies, assembly, driver, sources
 
 
@@ -53,7 +55,6 @@ def average_pool_2d(node: Node) -> Iterator[Step]:
     one = shape["out_h"] == shape["out_w"] == shape["batches"] == 1 and shape["pad_top"] == shape["pad_left"] == 0
     if not whole or not one or pixels > 255 or channels > 4095:
         return
-    source, result = node.input(0), node.output()
     total = kernel(pixels, channels)
     name = f"edgeq_mve_average_pool_{pixels}x{channels}_{low + 128}_{high + 128}"
     limits = "".join(
@@ -68,9 +69,43 @@ def average_pool_2d(node: Node) -> Iterator[Step]:
 {limits}        y[c] = (int8_t)mean;
     }}
 """
-    comment = f"Mean of {pixels} pixels, {channels} channels, rounded half away from zero."
+    yield _step(node, total, name, body, pixels)
+
+
+@variant("MEAN")
+def mean(node: Node) -> Iterator[Step]:
+    """All axes but the last; see the module."""
+    if not applies(node):
+        return
+    try:
+        portable = next(iter(portable_mean(node)))
+        axes = {int(a) % len(node.input(0).shape) for a in node.constant(1, "axes").reshape(-1)}
+    except Unsupported:
+        return
+    shape = node.input(0).shape
+    pixels, channels = node.input(0).elements // shape[-1], shape[-1]
+    every = all(axis in axes or size == 1 for axis, size in enumerate(shape[:-1])) and len(shape) - 1 not in axes
+    if not every or pixels > 255 or channels > 4095 or node.input(0).is_constant:
+        return
+    total = kernel(pixels, channels)
+    p = next(c.fields for c in portable.constants if isinstance(c, Struct))
+    name = f"edgeq_mve_mean_{pixels}x{channels}_operator{node.operator.index}"
+    body = f"""    {total.name}(x, sums);
+    for (int32_t c = 0; c < {channels}; c++) {{
+        const int32_t sum = sums[c] + ({p["start"]});
+        const int32_t mean = edgeq_requantize(sum, {p["multiplier"]}, {p["shift"]}) + ({p["output_offset"]});
+        y[c] = (int8_t)edgeq_clamp(mean, {p["act_min"]}, {p["act_max"]});
+    }}
+"""
+    yield _step(node, total, name, body, pixels)
+
+
+def _step(node: Node, total: Kernel, name: str, body: str, pixels: int) -> Step:
+    source, result = node.input(0), node.output()
+    channels = source.shape[-1]
+    comment = f"{node.operator.name} of {pixels} pixels, {channels} channels."
     call = driver(name, "const int8_t *x, int8_t *y, int16_t *sums", comment, body, [total])
-    yield Step(
+    return Step(
         operator=node.operator.index,
         name=node.operator.name,
         kernel=name.removeprefix("edgeq_"),
@@ -81,6 +116,7 @@ def average_pool_2d(node: Node) -> Iterator[Step]:
         scratch_bytes=2 * (-(-channels // 8) * 8),
         overlaps=(Overlap(source.index, result.index, -pixels * channels),),
         emitted=sources(total, call),
-        cost=pixels * channels * 0.45 + channels * 15,
+        headers=("arithmetic.h",) if "edgeq_requantize(" in body else (),
+        cost=pixels * channels * 0.45 + channels * 25,
         code_bytes=250,
     )
