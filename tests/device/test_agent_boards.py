@@ -18,7 +18,10 @@ from edgeq.boards import load_board
 from edgeq.errors import ToolError
 from edgeq.toolchain import Image, build
 
-BOARDS = ("qemu-mps2-an386", "qemu-mps3-an547", "qemu-netduinoplus2", "qemu-microbit", "qemu-riscv32-virt")
+BOARDS = (
+    *("qemu-mps2-an385", "qemu-mps2-an386", "qemu-mps2-an500", "qemu-mps2-an505", "qemu-mps3-an547"),
+    *("qemu-netduinoplus2", "qemu-microbit", "qemu-riscv32-virt"),
+)
 X = random.Random(2).randbytes(INPUT_BYTES)
 FAULT_KINDS = (1, 2, 3, 4, 6)
 

@@ -34,7 +34,10 @@ unicorn = pytest.mark.skipif(find_spec("unicorn") is None, reason="needs unicorn
 BOARDS = [
     "host",
     pytest.param("virtual-m4", marks=unicorn),
-    *(pytest.param(f"qemu-{name}", marks=[qemu, needs_qemu]) for name in ("mps2-an386", "mps3-an547", "netduinoplus2")),
+    *(
+        pytest.param(f"qemu-{name}", marks=[qemu, needs_qemu])
+        for name in ("mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "netduinoplus2")
+    ),
 ]
 
 

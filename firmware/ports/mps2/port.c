@@ -1,11 +1,24 @@
 /*
- * Arm MPS2 boards as QEMU has them (mps2-an385, -an386, -an500): CMSDK UART and timer.
+ * Arm MPS2 boards as QEMU has them (mps2-an385, -an386, -an500, -an505): CMSDK UART and timer.
  * Run with `-icount shift=6`: an instruction takes 64 ns, the timer's 25 MHz make 1.6 ticks of it. After n instructions
- * the timer has counted down by 1.6 n, rounded up; 5/8 of that, rounded down, is n.
+ * the timer has counted down by 1.6 n, rounded up; 5/8 of that, rounded down, is n. AN505 likewise at 20 MHz: 1.28.
  */
 #include "cortex_m.h"
 
-#define UART                         0x40004000u
+#if __ARM_ARCH >= 8 /* AN505, Cortex-M33, in secure state: the secure aliases */
+#define UART         0x50200000u
+#define TIMER        0x50000000u
+#define BAUD_DIVIDER 174u /* 115,200 baud of 20 MHz */
+#define INSTRUCTIONS 25u  /* of 32 ticks */
+#define TICKS        32u
+#else
+#define UART         0x40004000u
+#define TIMER        0x40000000u
+#define BAUD_DIVIDER 217u /* 115,200 baud of 25 MHz */
+#define INSTRUCTIONS 5u   /* of 8 ticks */
+#define TICKS        8u
+#endif
+
 #define UART_DATA                    EDGEQ_REGISTER(UART + 0x00u)
 #define UART_STATE                   EDGEQ_REGISTER(UART + 0x04u)
 #define UART_CONTROL                 EDGEQ_REGISTER(UART + 0x08u)
@@ -14,7 +27,6 @@
 #define STATE_RECEIVE_FULL           2u
 #define CONTROL_TRANSMIT_AND_RECEIVE 3u
 
-#define TIMER         0x40000000u
 #define TIMER_CONTROL EDGEQ_REGISTER(TIMER + 0x00u)
 #define TIMER_VALUE   EDGEQ_REGISTER(TIMER + 0x04u) /* counts down */
 #define TIMER_RELOAD  EDGEQ_REGISTER(TIMER + 0x08u)
@@ -23,7 +35,7 @@ static uint32_t last_value;
 static uint64_t counted;
 
 void edgeq_port_start(void) {
-    UART_BAUD_DIVIDER = 217; /* 115,200 baud of 25 MHz */
+    UART_BAUD_DIVIDER = BAUD_DIVIDER;
     UART_CONTROL = CONTROL_TRANSMIT_AND_RECEIVE;
     (void)UART_DATA; /* QEMU looks at the line again only after a read: what came before would be stuck for ever */
 }
@@ -57,7 +69,7 @@ uint64_t edgeq_port_ticks(void) {
     const uint32_t value = TIMER_VALUE;
     counted += last_value - value;
     last_value = value;
-    return counted * 5u / 8u;
+    return counted * INSTRUCTIONS / TICKS;
 }
 
 void edgeq_port_info(edgeq_port_info_t *info) {
