@@ -47,6 +47,7 @@ _FLASH_TOOLS = {
     "openocd": "Debian: sudo apt-get install openocd; macOS: brew install open-ocd",
     "dfu-util": "Debian: sudo apt-get install dfu-util; macOS: brew install dfu-util",
     "bossac": "Debian: sudo apt-get install bossa-cli; macOS: brew install bossa",
+    "teensy_loader_cli": "Debian: sudo apt-get install teensy-loader-cli; macOS: brew install teensy_loader_cli",
 }
 
 

@@ -10,8 +10,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.boards import Board
@@ -19,7 +21,8 @@ from edgeq.device.discover import find_port
 from edgeq.errors import BoardError, DeviceError, OutputError, ToolError
 from edgeq.toolchain import Image
 
-_TOOL_TIMEOUT_S = 300
+_BUTTON_S = 60
+"""Time to find the reset button where the tool waits for it."""
 _VOLUME_WAIT_S = 20.0
 _ST_LINK_VENDOR = "0483"
 
@@ -32,100 +35,175 @@ _UF2_BOARD_IDS = {"rp2040": "RPI-RP2", "rp2350": "RP2350"}
 """What `Board-ID` in INFO_UF2.TXT begins with, as the chip's boot loader writes it."""
 
 _INSTALL = {
-    "pyocd": "pip install pyocd",
-    "stm32loader": "pip install stm32loader",
-    "openocd": "Debian: sudo apt-get install openocd; macOS: brew install open-ocd",
-    "dfu-util": "Debian: sudo apt-get install dfu-util; macOS: brew install dfu-util",
-    "bossac": "Debian: sudo apt-get install bossa-cli; macOS: brew install bossa",
+    "pyocd": ("pip install pyocd",),
+    "esptool": ("pip install esptool   (in an environment of its own: its licence is the GPL)",),
+    "stm32loader": ("pip install stm32loader",),
+    "openocd": ("Debian: sudo apt-get install openocd", "macOS: brew install open-ocd"),
+    "dfu-util": ("Debian: sudo apt-get install dfu-util", "macOS: brew install dfu-util"),
+    "bossac": ("Debian: sudo apt-get install bossa-cli", "macOS: brew install bossa"),
+    "teensy_loader_cli": ("Debian: sudo apt-get install teensy-loader-cli", "macOS: brew install teensy_loader_cli"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A tool's arguments. `probe` reaches the chip and changes nothing, so that its failure leaves the flash whole;
+    empty where the tool cannot do that, or does it itself before it erases."""
+
+    tool: str
+    write: tuple[str, ...]
+    probe: tuple[str, ...] = ()
+    timeout_s: int = 300
 
 
 def put(image: Image, board: Board, port: str | None) -> None:
     """Write `image` onto `board` by the method that its profile names.
 
-    BoardError `flash-method-missing`; ToolError `flash-tool-missing`, `flash-failed`; DeviceError `uf2-volume-missing`,
-    `uf2-volume-ambiguous`.
+    BoardError `flash-method-missing`; ToolError `flash-tool-missing`, `flash-not-begun` (the board is as it was),
+    `flash-failed` (it may not be); DeviceError `uf2-volume-missing`, `uf2-volume-ambiguous`.
     """
     method = board.flash.method
     if method == "uf2":
         _copy_uf2(image, board)
         return
-    command = _COMMANDS.get(method)
-    if command is None or image.bin is None:
+    calls = _CALLS.get(method)
+    if calls is None or image.bin is None:
         raise BoardError(
             "flash-method-missing",
             f"EdgeQ cannot flash the {board.name} itself (method {method}).",
             where=board.id,
             try_="Build the CMake project of the bundle and flash it with the vendor's tool.",
         )
-    _run(method, command(image, board, port), board)
+    with tempfile.TemporaryDirectory(prefix="edgeq-flash-") as scratch:
+        _run(calls(image, image.bin, board, port, Path(scratch)), board)
 
 
-def _openocd(image: Image, board: Board, _port: str | None) -> list[str]:
+def _openocd(image: Image, _bin: Path, board: Board, _port: str | None, _scratch: Path) -> Calls:
     st_link = any(usb_id.startswith(_ST_LINK_VENDOR) for usb_id in board.flash.usb_ids)
     interface = "interface/stlink.cfg" if st_link else "interface/cmsis-dap.cfg"
-    program = f"program {{{image.elf}}} verify reset exit"
-    return ["-f", interface, "-f", f"target/{board.flash.target}.cfg", "-c", program]
+    chip = ("-f", interface, "-f", f"target/{board.flash.target}.cfg", "-c")
+    write = f"program {{{image.elf}}} verify reset exit"
+    return Calls("openocd", (*chip, write), (*chip, "init; reset halt; flash probe 0; reset run; shutdown"))
 
 
-def _pyocd(image: Image, board: Board, _port: str | None) -> list[str]:
-    return ["load", "--target", str(board.flash.target), "--format", "elf", str(image.elf)]
+def _pyocd(image: Image, _bin: Path, board: Board, _port: str | None, _scratch: Path) -> Calls:
+    target = ("--target", str(board.flash.target))
+    return Calls(
+        "pyocd",
+        ("load", "--no-wait", *target, "--format", "elf", str(image.elf)),
+        ("commander", "--no-wait", *target, "--command", "status"),
+    )
 
 
-def _stm32loader(image: Image, board: Board, port: str | None) -> list[str]:
-    address = f"{image.load_address:#010x}"
-    return ["-p", port or find_port(board), "-e", "-w", "-v", "-a", address, "-g", address, str(image.bin)]
+def _esptool(image: Image, bin_: Path, board: Board, port: str | None, _scratch: Path) -> Calls:
+    """With `--chip`, esptool refuses another chip than the profile's; it compares a digest of what it wrote."""
+    chip = ("--chip", str(board.flash.target), "--port", port or find_port(board))
+    offset = image.load_address - board.regions("flash")[0].start
+    return Calls(
+        "esptool", (*chip, "write-flash", f"{offset:#x}", str(bin_)), (*chip, "--after", "no-reset", "chip-id")
+    )
 
 
-def _dfu_util(image: Image, board: Board, _port: str | None) -> list[str]:
-    device = ["-d", board.flash.usb_ids[0]] if board.flash.usb_ids else []
-    return [*device, "-a", "0", "-s", f"{image.load_address:#010x}:leave", "-D", str(image.bin)]
+def _stm32loader(image: Image, bin_: Path, board: Board, port: str | None, _scratch: Path) -> Calls:
+    line, address = ("-p", port or find_port(board)), f"{image.load_address:#010x}"
+    return Calls("stm32loader", (*line, "-e", "-w", "-v", "-a", address, "-g", address, str(bin_)), line)
 
 
-def _bossac(image: Image, board: Board, port: str | None) -> list[str]:
-    return ["-p", port or find_port(board), "-e", "-w", "-v", "-R", str(image.bin)]
+def _dfu_util(image: Image, bin_: Path, board: Board, _port: str | None, _scratch: Path) -> Calls:
+    """A device of another USB id is not opened."""
+    device = ("-d", board.flash.usb_ids[0]) if board.flash.usb_ids else ()
+    return Calls("dfu-util", (*device, "-a", "0", "-s", f"{image.load_address:#010x}:leave", "-D", str(bin_)))
 
 
-_COMMANDS: dict[str, Callable[[Image, Board, str | None], list[str]]] = {
+def _bossac(_image: Image, bin_: Path, board: Board, port: str | None, _scratch: Path) -> Calls:
+    line = ("-p", port or find_port(board))
+    return Calls("bossac", (*line, "-e", "-w", "-v", "-R", str(bin_)), (*line, "-i"))
+
+
+def _teensy(image: Image, bin_: Path, board: Board, _port: str | None, scratch: Path) -> Calls:
+    """The boot loader cannot be read back: that the image is right is known from HELLO alone."""
+    place = scratch / "firmware.hex"
+    place.write_text(intel_hex(bin_.read_bytes(), image.load_address), encoding="ascii")
+    return Calls("teensy_loader_cli", (f"--mcu={board.flash.target}", "-s", "-v", str(place)), timeout_s=_BUTTON_S)
+
+
+_CALLS: dict[str, Callable[[Image, Path, Board, str | None, Path], Calls]] = {
     "openocd": _openocd,
     "pyocd": _pyocd,
+    "esptool": _esptool,
     "stm32loader": _stm32loader,
     "dfu-util": _dfu_util,
     "bossac": _bossac,
+    "teensy": _teensy,
 }
 
 
-def _run(tool: str, arguments: list[str], board: Board) -> None:
-    path = shutil.which(tool)
+def _run(calls: Calls, board: Board) -> None:
+    path = shutil.which(calls.tool)
     if path is None:
         raise ToolError(
             "flash-tool-missing",
-            f"Flashing the {board.name} needs {tool}, which is not on the PATH.",
+            f"Flashing the {board.name} needs {calls.tool}, which is not on the PATH.",
             where=board.id,
-            try_=_INSTALL[tool],
+            try_=_INSTALL[calls.tool],
         )
+    if calls.probe:
+        why = _call([path, *calls.probe], calls.timeout_s)
+        if why is not None:
+            raise ToolError(
+                "flash-not-begun",
+                f"{calls.tool} does not reach a {board.flash.target or board.name} there; nothing was written.",
+                where=board.id,
+                why=why,
+                try_=("Check that this is the right board, its cable and its power.", "See the ports: edgeq devices"),
+            )
+    why = _call([path, *calls.write], calls.timeout_s)
+    if why is not None:
+        raise ToolError(
+            "flash-failed",
+            f"{calls.tool} could not flash the {board.name}; its flash may hold half of an image now.",
+            where=board.id,
+            why=why,
+            try_=(
+                "Check the probe's cable and the board's power, then flash again.",
+                "See the tools and ports: edgeq doctor",
+            ),
+        )
+
+
+def _call(command: list[str], timeout_s: int) -> str | None:
+    """None if the tool succeeded, else the end of what it said."""
     try:
         result = subprocess.run(
-            [path, *arguments], capture_output=True, text=True, errors="replace", timeout=_TOOL_TIMEOUT_S, check=False
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _failed(tool, board, str(error)) from error
-    if result.returncode != 0:
-        lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        raise _failed(tool, board, "\n".join(lines[-5:]) or f"exit status {result.returncode}")
+    except subprocess.TimeoutExpired:
+        return f"It did not end within {timeout_s} s: no board was found, or the board is not in its boot loader."
+    except OSError as error:
+        return str(error)
+    if result.returncode == 0:
+        return None
+    lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
+    return "\n".join(lines[-5:]) or f"exit status {result.returncode}"
 
 
-def _failed(tool: str, board: Board, why: str) -> ToolError:
-    return ToolError(
-        "flash-failed",
-        f"{tool} could not flash the {board.name}; its flash may hold half of an image now.",
-        where=board.id,
-        why=why,
-        try_=(
-            "Check the probe's cable and the board's power, then flash again.",
-            "See the tools and ports: edgeq doctor",
-        ),
-    )
+def intel_hex(content: bytes, address: int) -> str:
+    """`content` for `address` as Intel HEX: records of 32 bytes, the address's upper half where it changes."""
+
+    def record(offset: int, kind: int, data: bytes) -> str:
+        body = bytes((len(data), offset >> 8, offset & 0xFF, kind)) + data
+        return f":{(body + bytes((-sum(body) & 0xFF,))).hex().upper()}\n"
+
+    records, upper, start = [], -1, 0
+    while start < len(content):
+        at = address + start
+        if at >> 16 != upper:
+            upper = at >> 16
+            records.append(record(0, 4, upper.to_bytes(2, "big")))
+        count = min(32, 0x10000 - (at & 0xFFFF))
+        records.append(record(at & 0xFFFF, 0, content[start : start + count]))
+        start += count
+    return "".join((*records, record(0, 1, b"")))
 
 
 def uf2(content: bytes, address: int, family: int) -> bytes:
