@@ -50,6 +50,13 @@ def remove_user() -> None:
         subprocess.run(["userdel", USER], check=False, capture_output=True)
 
 
+def as_board_user() -> dict[str, Any]:
+    """Arguments of Popen for a process of the boards' user."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []}
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on, outside the range from which the system gives ports to others."""
     while True:
@@ -92,21 +99,24 @@ class SshBoard:
 
     def start(self, path: str = "/usr/local/bin:/usr/bin:/bin", more: str = "") -> None:
         """Start the server and wait until it answers. path, more: of the sessions' environment."""
+        self.serve(f"HOME={self.home} PATH={self.fakes}:{path} {more}", [], as_user=True)
+
+    def serve(self, environment: str, further: list[str], *, as_user: bool) -> None:
+        """Run sshd; as_user: without privileges, where this process has any."""
         lines = [
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f"HostKey {self.root}/host_key",
             f"AuthorizedKeysFile {self.root}/authorized_keys",
-            f"SetEnv HOME={self.home} PATH={self.fakes}:{path} {more}",
+            f"SetEnv {environment}",
             "PasswordAuthentication no",
             "StrictModes no",
             "UsePAM no",
             "PidFile none",
             "MaxStartups 50",
+            *further,
         ]
         (self.root / "sshd_config").write_text("\n".join(lines) + "\n")
-        privileges = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-
         self.log = (self.root / "log").open("ab")
         assert SSHD is not None
         limit = "" if self.limit is None else f"ulimit -f {self.limit // 512};"
@@ -115,7 +125,7 @@ class SshBoard:
             stderr=self.log,
             cwd="/",
             start_new_session=True,
-            **privileges,
+            **(as_board_user() if as_user else {}),
         )
         end = time.monotonic() + 10
         while time.monotonic() < end and self.process.poll() is None:
@@ -149,14 +159,13 @@ class SshBoard:
         agent = self.store / "current" / "edgeq_agent.py"
         requests = b'{"id":1,"command":"hello"}\n{"id":2,"command":"load"}\n{"id":3,"command":"run","count":1,'
         requests += b'"payload_bytes":16}\n' + bytes(16)
-        privileges = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
         done = subprocess.run(
             [str(python), "-I", str(agent), "run", str(self.store / "current")],
             input=requests,
             capture_output=True,
             check=False,
             cwd="/",
-            **privileges,
+            **as_board_user(),
         )
         return done.returncode == 0 and b"invoke_us" in done.stdout and b'"error"' not in done.stdout
 
