@@ -11,7 +11,7 @@ from edgeq.errors import BoardError
 from edgeq.files import data_directory
 
 SMALL_RAM_BYTES = 32 << 10
-LARGE_RAM_BYTES = 128 << 10
+LARGE_RAM_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,12 @@ def _defines(board: Board, ram_bytes: int) -> tuple[str, ...]:
 
 
 def _payload_bytes(ram_bytes: int) -> int:
-    """Of a frame: as much as a small RAM can spare, enough on a large one that round trips do not matter."""
+    """Of a frame: as much as the RAM can spare, enough on a large one that round trips hardly matter at 921,600 baud."""
     if ram_bytes < SMALL_RAM_BYTES:
         return 512
-    return 2048 if ram_bytes >= LARGE_RAM_BYTES else 1024
+    if ram_bytes >= LARGE_RAM_BYTES:
+        return 4096
+    return 2048 if ram_bytes >= LARGE_RAM_BYTES // 2 else 1024
 
 
 def _linker_script(board: Board, ram_bytes: int, parts: list[Path]) -> str:
