@@ -72,13 +72,14 @@ def check(
 ) -> list[CheckReport]:
     """Check a `.tflite` file against boards: operators, types, memory, speed. One report a board; the model is not run.
 
-    For a board with an Ethos-U, Vela is called where it is installed.
+    For a board with an Ethos-U, Vela is called where it is installed; with an Edge TPU, edgetpu_compiler.
     `budget` (`flash=256k,ram=64k,latency=20ms`) makes an error of whatever exceeds it.
     """
     from edgeq import checks
     from edgeq.boards import load_board
-    from edgeq.boards.profile import EthosU
+    from edgeq.boards.profile import EdgeTpu, EthosU
     from edgeq.graph import read
+    from edgeq.toolchain.edgetpu import run_edgetpu
     from edgeq.toolchain.vela import run_vela
 
     limits = checks.parse_budget(budget) if budget else {}
@@ -88,9 +89,10 @@ def check(
     for done, board in enumerate(boards):
         progress("checking", done, len(boards))
         profile = load_board(board)
-        npu = profile.executor("ethos-u")
+        npu, tpu = profile.executor("ethos-u"), profile.executor("edge-tpu")
         vela = run_vela(Path(model), npu) if isinstance(npu, EthosU) else None
-        report = checks.check(graph, profile, name=Path(model).stem, plans=plans, vela=vela)
+        compiled = run_edgetpu(Path(model), tpu) if isinstance(tpu, EdgeTpu) else None
+        report = checks.check(graph, profile, name=Path(model).stem, plans=plans, vela=vela, edge_tpu=compiled)
         reports.append(checks.apply_budget(report, limits))
     return reports
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 
 from edgeq.boards.profile import Board, EdgeTpu, EthosU, GeneratedC, LiteRt
-from edgeq.checks import coral, ethos, linux, speed
+from edgeq.checks import coral, coral_compiler, ethos, linux, speed
+from edgeq.checks.coral_compiler import CompilerResult
 from edgeq.checks.ethos import VelaResult
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
@@ -47,11 +48,12 @@ def check(
     name: str | None = None,
     plans: Plans | None = None,
     vela: VelaResult | None = None,
+    edge_tpu: CompilerResult | None = None,
 ) -> CheckReport:
     """Will every operator run where the user thinks it runs, does it fit, how fast, and if not, what to change.
 
     `plans` are those of the same graph, if it is checked against several boards; `vela` is what Vela said of the model,
-    on a board with an Ethos-U.
+    on a board with an Ethos-U, `edge_tpu` what edgetpu_compiler said, on one with an Edge TPU.
     """
     plans = plans or Plans(graph)
     findings = list(run_rules(Model(graph, board, plans.unsupported if board.executor("generated-c") else ())))
@@ -76,10 +78,14 @@ def check(
         latency = speed.of_linux(graph, board)
     if isinstance(tpu, EdgeTpu):
         predicted = coral.predict(graph, tpu.runtime_version)
-        placements = coral.placements(graph, predicted)
-        findings.extend(coral.findings(graph, predicted, tpu))
-        details = coral.details(graph, predicted, tpu)
-        latency = speed.of_edge_tpu(graph, predicted, tpu)
+        findings.extend(coral_compiler.findings(predicted, edge_tpu))
+        placed = predicted if edge_tpu is None else coral_compiler.compiled_as(predicted, edge_tpu)
+        placements = coral.placements(graph, placed)
+        findings.extend(coral.findings(graph, placed, tpu))
+        details = coral.details(graph, placed, tpu)
+        if edge_tpu is not None:
+            details |= coral_compiler.details(predicted, edge_tpu)
+        latency = speed.of_edge_tpu(graph, placed, tpu)
     npu = board.executor("ethos-u")
     if isinstance(npu, EthosU):
         latency = ethos.latency(vela, npu, board.core.clock_hz)
