@@ -133,7 +133,7 @@ def test_too_large_is_an_answer_and_says_by_how_much(bundle: Path, tmp_path: Pat
     assert caught.value.code == "image-too-large"
     excess = int("".join(filter(str.isdigit, caught.value.what.split(" bytes")[0])))
     used = needed.ram_bytes if kind == "ram" else needed.flash_bytes
-    assert abs(used - size - excess) < 4096
+    assert abs(used - size - excess) < 6144, "frames and stack are smaller on a small RAM"
     assert not (tmp_path / "out").exists()
 
 
