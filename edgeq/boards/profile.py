@@ -18,6 +18,8 @@ UsbId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
 
 LINUX = ("aarch64", "armv7l")
 
+_SMALL_RAM_BYTES, _MEDIUM_RAM_BYTES, _LARGE_RAM_BYTES = 32 << 10, 128 << 10, 256 << 10
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -267,6 +269,29 @@ class Board(_Table):
     def regions(self, kind: Literal["flash", "ram"]) -> tuple[Memory, ...]:
         """The memory regions of a kind, in the file's order."""
         return tuple(region for region in self.memory if region.kind == kind)
+
+    @property
+    def stack_bytes(self) -> int:
+        """Stack that the firmware reserves."""
+        return 2048 if self._ram_bytes < _SMALL_RAM_BYTES else 4096
+
+    @property
+    def payload_bytes(self) -> int:
+        """Largest payload of the agent's frames.
+
+        As much as the RAM can spare, enough on a large one that round trips hardly matter at 921,600 baud.
+        """
+        if self._ram_bytes < _SMALL_RAM_BYTES:
+            return 512
+        if self._ram_bytes < _MEDIUM_RAM_BYTES:
+            return 1024
+        return 2048 if self._ram_bytes < _LARGE_RAM_BYTES else 4096
+
+    @property
+    def _ram_bytes(self) -> int:
+        """Of the region that the firmware uses, the first; a board without regions is not limited."""
+        ram = self.regions("ram")
+        return ram[0].usable_bytes if ram else _LARGE_RAM_BYTES
 
     def executor(self, kind: Literal["generated-c", "litert-xnnpack", "edge-tpu", "ethos-u"]) -> Executor | None:
         """The executor of that kind, or None if the board has none."""

@@ -21,8 +21,6 @@ AGENT_RAM_BYTES = 1_120
 """The agent's variables without its frame buffers."""
 STEP_RAM_BYTES = 8
 """The agent's tick counter of each step."""
-SMALL_RAM_BYTES, LARGE_RAM_BYTES = 32 << 10, 128 << 10
-"""Where the toolchain takes a smaller stack and smaller frames."""
 
 
 def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
@@ -39,7 +37,7 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
     ram: dict[str, Quantity] = {
         "arena": Computed(plan.arena_bytes, "bytes", "compile plan"),
         "agent": Estimated(_agent_ram(plan, board), "bytes", "agent's variables and frames"),
-        "stack": Computed(_stack(board), "bytes", "linker script"),
+        "stack": Computed(board.stack_bytes, "bytes", "linker script"),
     }
     return (
         Use("flash", _sum(flash), _available(board, "flash"), flash),
@@ -54,14 +52,7 @@ def _parameters(steps: tuple[Step, ...]) -> int:
 
 
 def _agent_ram(plan: Plan, board: Board) -> int:
-    ram = sum(region.usable_bytes for region in board.regions("ram")[:1])
-    frame = 512 if ram < SMALL_RAM_BYTES else 2048 if ram >= LARGE_RAM_BYTES else 1024
-    return AGENT_RAM_BYTES + frame + STEP_RAM_BYTES * len(plan.steps)
-
-
-def _stack(board: Board) -> int:
-    ram = sum(region.usable_bytes for region in board.regions("ram")[:1])
-    return 2048 if board.regions("ram") and ram < SMALL_RAM_BYTES else 4096
+    return AGENT_RAM_BYTES + board.payload_bytes + STEP_RAM_BYTES * len(plan.steps)
 
 
 def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:

@@ -10,9 +10,6 @@ from edgeq.boards.profile import Board
 from edgeq.errors import BoardError
 from edgeq.files import data_directory
 
-SMALL_RAM_BYTES = 32 << 10
-LARGE_RAM_BYTES = 256 << 10
-
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -48,23 +45,22 @@ def load_port(board: Board) -> Port:
             try_=f"Set [firmware] port to one of {', '.join(ports)}.",
         ) from error
     scripts = table.get("linker_scripts")
-    ram_bytes = board.regions("ram")[0].usable_bytes if scripts else LARGE_RAM_BYTES
     return Port(
         sources=(
             *sorted((firmware / "agent").glob("*.c")),
             *((directory / name).resolve() for name in table["sources"]),
         ),
         include=(firmware / "agent", *((directory / name).resolve() for name in table["include"])),
-        linker_script=_linker_script(board, ram_bytes, [directory / name for name in scripts]) if scripts else None,
+        linker_script=_linker_script(board, [directory / name for name in scripts]) if scripts else None,
         options=tuple(table.get("options", ())),
         link_options=tuple(table.get("link_options", ())),
         boot2_checksum=table.get("boot2_checksum", False),
-        defines=_defines(board, ram_bytes),
+        defines=_defines(board),
     )
 
 
-def _defines(board: Board, ram_bytes: int) -> tuple[str, ...]:
-    defines = [f"-DEDGEQ_MAX_PAYLOAD_BYTES={_payload_bytes(ram_bytes)}u"]
+def _defines(board: Board) -> tuple[str, ...]:
+    defines = [f"-DEDGEQ_MAX_PAYLOAD_BYTES={board.payload_bytes}u"]
     if board.core.clock_hz is not None:
         defines.append(f"-DEDGEQ_CORE_HZ={board.core.clock_hz}u")
     if board.link.baud is not None:
@@ -72,16 +68,7 @@ def _defines(board: Board, ram_bytes: int) -> tuple[str, ...]:
     return tuple(defines)
 
 
-def _payload_bytes(ram_bytes: int) -> int:
-    """Of a frame: as much as the RAM can spare, enough on a large one that round trips hardly matter at 921,600 baud."""
-    if ram_bytes < SMALL_RAM_BYTES:
-        return 512
-    if ram_bytes >= LARGE_RAM_BYTES:
-        return 4096
-    return 2048 if ram_bytes >= LARGE_RAM_BYTES // 2 else 1024
-
-
-def _linker_script(board: Board, ram_bytes: int, parts: list[Path]) -> str:
+def _linker_script(board: Board, parts: list[Path]) -> str:
     """The board's memory (the first region of each kind, without what is reserved at its beginning), then the parts."""
     flash, ram = board.regions("flash")[0], board.regions("ram")[0]
     values = {
@@ -89,7 +76,7 @@ def _linker_script(board: Board, ram_bytes: int, parts: list[Path]) -> str:
         "EDGEQ_FLASH_BYTES": flash.usable_bytes,
         "EDGEQ_RAM_START": ram.start + ram.reserved_bytes,
         "EDGEQ_RAM_BYTES": ram.usable_bytes,
-        "EDGEQ_STACK_BYTES": 2048 if ram_bytes < SMALL_RAM_BYTES else 4096,
+        "EDGEQ_STACK_BYTES": board.stack_bytes,
     }
     symbols = "".join(f"{name} = {value:#x};\n" for name, value in values.items())
     return symbols + "".join(path.read_text(encoding="utf-8") for path in parts)
