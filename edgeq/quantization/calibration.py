@@ -17,6 +17,7 @@ AUTO = "auto"
 METHODS = ("minmax", "percentile", "mse", "entropy")
 BINS = 2048
 PERCENTILE = 99.99
+_COUNTED = 20_000
 
 Ranges = Mapping[int, tuple[float, float]]
 
@@ -59,8 +60,16 @@ def collect(
             progress("histograms", done, len(samples))
             for i in indices:
                 low, high = ranges[i]
-                counts[i] += np.histogram(interpreter.tensor(i), BINS, (low, high if high > low else low + 1))[0]
+                counts[i] += _histogram(interpreter.tensor(i), low, high if high > low else low + 1)
     return Statistics(ranges, counts)
+
+
+def _histogram(value: NDArray[Any], low: float, high: float) -> NDArray[np.int64]:
+    """Counts of BINS equal bins; a large tensor is sampled evenly, as it brings more values than a histogram needs."""
+    flat = value.reshape(-1)
+    flat = flat[:: max(1, len(flat) // _COUNTED)]
+    bins = ((flat - low) * (BINS / (high - low))).astype(np.int64)
+    return np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
 
 
 def _runs(interpreter: Interpreter, samples: Sequence[Sequence[NDArray[Any]]]) -> Iterable[None]:

@@ -114,6 +114,16 @@ def equalize(graph: Graph, magnitudes: Mapping[int, NDArray[np.float64]]) -> tup
     return constants, changed
 
 
+def widest_spread(graph: Graph, magnitudes: Mapping[int, NDArray[np.float64]]) -> float:
+    """The largest ratio of the widest channel to the median one, over all activations that can be equalized."""
+    spreads = [1.0]
+    for pair in pairs(graph):
+        seen = magnitudes[pair.first.outputs[0]]
+        if np.any(seen > 0):
+            spreads.append(float(seen.max() / np.median(seen[seen > 0])))
+    return max(spreads)
+
+
 def _value(graph: Graph, constants: Constants, tensor: int) -> NDArray[np.float32]:
     data = graph.tensor(tensor).data
     assert data is not None

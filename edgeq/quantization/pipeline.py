@@ -27,7 +27,7 @@ from edgeq.quantization.result_checks import verify_scheme
 
 # The reference kernels are slow: without labelled samples, as many are compared as these budgets allow.
 COMPARED_SAMPLES = 200
-COMPARED_MACS = 3_000_000_000
+COMPARED_MACS = 1_000_000_000
 LOWERING_TOLERANCE = 1e-2
 
 Sample = list[NDArray[Any]]

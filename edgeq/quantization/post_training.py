@@ -16,14 +16,18 @@ from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.progress import Progress
 from edgeq.quantization import tflite_converter
 from edgeq.quantization.calibration import AUTO, Statistics, channel_magnitudes, collect, ranges_of
-from edgeq.quantization.equalization import equalize
+from edgeq.quantization.equalization import equalize, widest_spread
 from edgeq.quantization.evaluation import mean_absolute_error, outputs_of
 from edgeq.quantization.weights import WEIGHTED, requantize
 
 _TRIED = ("minmax", "percentile", "mse")
+# Above so many multiply-accumulates an inference, trying everything takes longer than the conversion itself.
+_THOROUGH_MACS = 100_000_000
+_WORTH_EQUALIZING = 30.0
 _LEAST_SAMPLES = 20
 _SCORED = 64
-_SCORED_MACS = 2_000_000_000
+_FEW = 8
+_SCORED_MACS = 1_000_000_000
 _RECONSTRUCTED = 48
 # A change must lower the measured error by this share: less is noise.
 _GAIN = 0.03
@@ -67,8 +71,11 @@ class PostTraining:
         self._plain, self._samples, self._io, self._bits, self._progress = model, samples, io, weight_bits, progress
         self._fit, self._held = samples[::2], samples[1::2]
         self._scored = self._held[: min(_SCORED, max(2, _SCORED_MACS // max(1, macs)))]
+        self._thorough = macs <= _THOROUGH_MACS
+        self._tried = _TRIED if self._thorough else ("minmax", "mse")
         self._expected: list[NDArray[Any]] | None = None
         self._equal: Float | None = None
+        self._magnitudes: dict[int, NDArray[Any]] | None = None
         self._statistics: dict[tuple[bool, int], Statistics] = {}
 
     def run(self, method: str) -> Quantized:
@@ -76,12 +83,13 @@ class PostTraining:
         if method != AUTO or len(self._samples) < _LEAST_SAMPLES:
             plain = Recipe("minmax" if method == AUTO else method, weights=self._default_weights())
             return Quantized(self._build(plain, self._samples), (), self._plain.tflite)
-        best, error = self._choose([Recipe(m, weights=self._default_weights()) for m in _TRIED])
+        best, error = self._choose([Recipe(m, weights=self._default_weights()) for m in self._tried])
         first = error
-        if self._equalized().equalized:
+        if self._may_equalize():
             best, error = self._improve(best, error, [Recipe(m, True, best.weights) for m in ("minmax", best.method)])
-        others = ("corrected", "reconstructed") if self._bits == 8 else ("corrected",)
-        best, error = self._improve(best, error, [Recipe(best.method, best.equalized, w) for w in others])
+        if self._thorough:
+            others = ("corrected", "reconstructed") if self._bits == 8 else ("corrected",)
+            best, error = self._improve(best, error, [Recipe(best.method, best.equalized, w) for w in others])
         reference = self._equalized() if best.equalized else self._plain
         return Quantized(self._build(best, self._samples), tuple(self._told(best, first, error)), reference.tflite)
 
@@ -89,7 +97,7 @@ class PostTraining:
         return "nearest" if self._bits == 8 else "reconstructed"
 
     def _told(self, best: Recipe, first: float, error: float) -> list[str]:
-        told = [f"ranges by {best.method}, of {', '.join(_TRIED)} the one with the least error"]
+        told = [f"ranges by {best.method}, of {', '.join(self._tried)} the one with the least error"]
         if best.equalized:
             told.append(f"channels equalized between {self._equalized().equalized} pairs of layers")
         if best.weights == "corrected":
@@ -120,9 +128,17 @@ class PostTraining:
             self._expected = outputs_of(self._plain.tflite, self._plain.graph, bare, reference=False)
         return mean_absolute_error(self._expected, outputs_of(result, graph, bare, reference=False))
 
+    def _may_equalize(self) -> bool:
+        if self._magnitudes is None:
+            few = self._fit[: _SCORED if self._thorough else _FEW]
+            self._magnitudes = channel_magnitudes(self._plain.tflite, self._plain.graph, few)
+        if not self._thorough and widest_spread(self._plain.graph, self._magnitudes) < _WORTH_EQUALIZING:
+            return False
+        return self._equalized().equalized > 0
+
     def _equalized(self) -> Float:
         if self._equal is None:
-            magnitudes = channel_magnitudes(self._plain.tflite, self._plain.graph, self._fit[:_SCORED])
+            magnitudes = self._magnitudes or {}
             constants, changed = equalize(self._plain.graph, magnitudes)
             tflite = tflite_converter.with_constants(self._plain.tflite, constants) if changed else self._plain.tflite
             self._equal = Float(tflite, read_bytes(tflite), changed)

@@ -1,0 +1,340 @@
+"""The quantizer's figures beside the bare TFLiteConverter's and litert-quantizer's, in one run: `make bench-quant`.
+
+Keyword spotting and image classification need the reference models and data (EDGEQ_SHARED, or ../shared beside the
+checkout); rows that cannot run say why. Results go to standard output, and as JSON to the file named by --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("EDGEQ_SHARED", ROOT.parent / "shared"))
+SEEDS = (1, 2, 3)
+QAT_BARS = {"4": 0.970, "3": 0.955, "2": 0.90, "ternary": 0.93, "binary": 0.85}
+Row = dict[str, object]
+
+
+def median(values: Sequence[float]) -> float:
+    return float(statistics.median(values))
+
+
+def number(quantity: Any) -> float:
+    return float(getattr(quantity, "value", float("nan")))
+
+
+def figures(report: Any) -> tuple[float, float, float, float]:
+    """Float accuracy, quantized accuracy, agreement, mean absolute error of the first output."""
+    q = report.quality
+    return (
+        number(q.accuracy_float),
+        number(q.accuracy_quantized),
+        number(q.agreement),
+        number(q.outputs[0].mean_absolute),
+    )
+
+
+def run_tflite(tflite: bytes, x: NDArray[Any]) -> NDArray[Any]:
+    """Real outputs on the reference kernels."""
+    from edgeq.graph import read_bytes
+    from edgeq.quantization.evaluation import outputs_of
+
+    return outputs_of(tflite, read_bytes(tflite), [[sample] for sample in x])[0]
+
+
+def bare_converter(model: Any, x: NDArray[Any], scheme: str) -> bytes:
+    """What a user writes who calls TFLiteConverter himself, with the batch fixed at 1."""
+    import keras
+    import tensorflow as tf
+
+    inputs = keras.Input(batch_shape=(1, *model.inputs[0].shape[1:]))
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, model(inputs)))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([sample[None]] for sample in x)
+    integers = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    converter.target_spec.supported_ops = [wide if scheme == "int16x8" else integers]
+    result: bytes = converter.convert()
+    return result
+
+
+def litert_quantizer(float_tflite: Path, x: NDArray[Any], weight_bits: int) -> bytes:
+    """litert-quantizer with its own calibration."""
+    from litert_quantizer import qtyping, quantizer
+
+    from edgeq.graph import read
+
+    name = next(iter(read(float_tflite).signatures[0].inputs))
+    work = quantizer.Quantizer(str(float_tflite))
+    if weight_bits == 4:
+        work.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
+        for operation in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.FULLY_CONNECTED):
+            work.add_static_config(".*", operation, 8, 4)
+    else:
+        work.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
+    statistics_ = work.calibrate({"serving_default": [{name: sample[None]} for sample in x]}, num_threads=2)
+    return bytes(work.quantize(statistics_, enable_progress_report=False).quantized_model)
+
+
+def scored(tflite: bytes, x: NDArray[Any], y: NDArray[Any], expected: NDArray[Any]) -> tuple[float, float, float]:
+    """Accuracy, agreement, mean absolute error."""
+    actual = run_tflite(tflite, x)
+    chosen = np.argmax(actual, axis=1)
+    return (
+        float(np.mean(chosen == y)),
+        float(np.mean(chosen == np.argmax(expected, axis=1))),
+        float(np.mean(np.abs(actual - expected))),
+    )
+
+
+def published(directory: Path) -> list[Row]:
+    """Keyword spotting and image classification. Seeds choose which samples calibrate."""
+    from edgeq.quantization.float_model import load
+
+    if not (SHARED / "models").is_dir():
+        return [{"figure": "published models", "missing": f"no {SHARED}"}]
+    data = np.load(SHARED / "data" / "kws01.npz")
+    x, y = ((data["x_int8"].astype(np.float32) - 83) * np.float32(0.5847029)), data["y"]
+    path = SHARED / "models" / "kws_saved_model"
+    model = load(path, unsafe=False).keras_model
+    rows: list[Row] = []
+    bars: dict[str, Callable[[tuple[float, ...]], bool]] = {
+        "int8": lambda f: f[1] >= f[0] - 0.005 and f[2] >= 0.985 and f[3] <= 0.0025,
+        "int16x8": lambda f: f[2] >= 0.995,
+        "int4": lambda f: f[1] >= f[0] - 0.010,
+    }
+    for scheme, holds in bars.items():
+        ours, bare, peer = [], [], []
+        for seed in SEEDS:
+            order = np.random.default_rng(seed).permutation(len(x))
+            fit, held = order[:200], order[200:]
+            ours.append(figures(_convert(path, directory, scheme, (x[fit], y[fit]), (x[held], y[held]))))
+            expected = model.predict(x[held], verbose=0)
+            if scheme != "int4":
+                bare.append(scored(bare_converter(model, x[fit], scheme), x[held], y[held], expected))
+            if scheme != "int16x8":
+                peer.append(_peer(path, directory, x[fit], (x[held], y[held], expected), 4 if scheme == "int4" else 8))
+        middle = tuple(median(column) for column in zip(*ours, strict=True))
+        rows.append(
+            {
+                "figure": f"keyword spotting, {scheme}",
+                "ours (float accuracy, accuracy, agreement, error)": middle,
+                "bare converter (accuracy, agreement, error)": [median(c) for c in zip(*bare, strict=True)] or None,
+                "litert-quantizer (accuracy, agreement, error)": [median(c) for c in zip(*peer, strict=True)] or None,
+                "holds": holds(middle),
+            }
+        )
+    rows.append(_image_classification(directory))
+    return rows
+
+
+def _convert(model: Any, directory: Path, scheme: str, data: Any, held: Any) -> Any:
+    from edgeq.quantization import convert
+
+    return convert(model, directory / "m.tflite", scheme=scheme, data=data, eval_data=held)
+
+
+def _peer(path: Path, directory: Path, x: NDArray[Any], held: Any, bits: int) -> tuple[float, float, float]:
+    from edgeq.quantization import convert
+
+    float_file = directory / "float.tflite"
+    convert(path, float_file, scheme="float32")
+    return scored(litert_quantizer(float_file, x, bits), *held)
+
+
+def _image_classification(directory: Path) -> Row:
+    data, path = SHARED / "data", SHARED / "models" / "ic_resnet8.h5"
+    report = _convert(path, directory, "int8", data / "cifar10_calibration.npz", data / "cifar10_test.npz")
+    ours = figures(report)
+    return {"figure": "ic_resnet8, int8", "ours (float accuracy, accuracy, agreement, error)": ours,
+            "holds": ours[1] >= ours[0] - 0.003}  # fmt: skip
+
+
+def digits() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """scikit-learn's digits: training x and y, test x and y (450 held out)."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    x, y = (data.images[order, :, :, None] / 16).astype(np.float32), data.target[order]
+    return x[450:], y[450:], x[:450], y[:450]
+
+
+def _digits_model(seed: int) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 1))])
+    for filters in (16, 32, 32):
+        model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
+        model.add(layers.BatchNormalization())
+        model.add(layers.ReLU())
+    model.add(layers.MaxPooling2D())
+    model.add(layers.Flatten())
+    model.add(layers.Dense(10))
+    return model
+
+
+def _fit(model: Any, x: NDArray[Any], y: NDArray[Any], epochs: int, rate: float) -> None:
+    import keras
+
+    steps = epochs * -(-len(x) // 64)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, epochs=epochs, batch_size=64, verbose=0)
+
+
+def aware(directory: Path) -> list[Row]:
+    """Quantization-aware training of the digits CNN, accuracy in the `.tflite` on the reference kernels."""
+    from edgeq import quantize_aware
+
+    x, y, x_test, y_test = digits()
+    rows: list[Row] = []
+    models = {}
+    for seed in SEEDS:
+        models[seed] = _digits_model(seed)
+        _fit(models[seed], x, y, 20, 3e-3)
+    floats = [float(np.mean(np.argmax(m.predict(x_test, verbose=0), 1) == y_test)) for m in models.values()]
+    for weights, bar in QAT_BARS.items():
+        found, agreed, within = [], [], []
+        for model in models.values():
+            trained = quantize_aware(model, weights=weights)
+            _fit(trained, x, y, 40, 3e-3)
+            report = _convert(trained, directory, "int8", None, (x_test, y_test))
+            _, accuracy, agreement, _ = figures(report)
+            found.append(accuracy)
+            agreed.append(agreement)
+            within.append(_within_one_step(trained, directory / "m.tflite", x_test))
+        rows.append(
+            {
+                "figure": f"digits CNN, weights {weights}",
+                "float accuracy": median(floats),
+                "accuracy in the .tflite": median(found),
+                "bar": bar,
+                "argmax agreement with the simulation": median(agreed),
+                "logits within 1 LSB": median(within),
+                "holds": median(found) >= bar and median(agreed) >= 0.995 and median(within) >= 0.99,
+            }
+        )
+    return rows
+
+
+def _within_one_step(model: Any, path: Path, x: NDArray[Any]) -> float:
+    from edgeq.graph import read
+
+    graph = read(path)
+    step = graph.tensor(graph.outputs[0]).scale
+    simulated = model.predict(x, verbose=0)
+    return float(np.mean(np.abs(run_tflite(path.read_bytes(), x) - simulated) <= 1.01 * step))
+
+
+def badly_scaled(directory: Path) -> Row:
+    """Depthwise channels scaled by 1/100 .. 100, undone by the next layer; no flag given."""
+    import keras
+
+    from edgeq.demonstration.training import build_model
+
+    x, y, x_test, y_test = digits()
+    ours, floats, bare = [], [], []
+    for seed in SEEDS:
+        keras.utils.set_random_seed(seed)
+        model = build_model(keras)
+        model.compile(keras.optimizers.Adam(3e-3), loss="sparse_categorical_crossentropy")
+        model.fit(x, y, epochs=20, batch_size=64, verbose=0)
+        kinds = [type(layer).__name__ for layer in model.layers]
+        at = kinds.index("DepthwiseConv2D")
+        norm, mix = model.layers[at + 1], model.layers[kinds.index("Conv2D", at)]
+        factor = np.exp(np.random.default_rng(seed).uniform(np.log(0.01), np.log(100), 16)).astype(np.float32)
+        norm.gamma.assign(norm.gamma * factor)
+        norm.beta.assign(norm.beta * factor)
+        mix.kernel.assign(mix.kernel / factor[None, None, :, None])
+        found = figures(_convert(model, directory, "int8", x[:200], (x_test, y_test)))
+        floats.append(found[0])
+        ours.append(found[1])
+        expected = model.predict(x_test, verbose=0)
+        bare.append(scored(bare_converter(model, x[:200], "int8"), x_test, y_test, expected)[0])
+    return {
+        "figure": "badly scaled depthwise, int8",
+        "float accuracy": median(floats),
+        "ours": median(ours),
+        "bare converter": median(bare),
+        "holds": median(ours) >= median(floats) - 0.005,
+    }
+
+
+def duration(directory: Path) -> Row:
+    """MobileNetV2 1.0/224 with 50 samples: ours against the bare converter, each a process that loads TensorFlow."""
+    import subprocess
+
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(weights=None)
+    # Random weights let the signal vanish with depth; one pass in training mode normalizes every layer.
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(np.random.default_rng(1).random((8, 224, 224, 3), dtype=np.float32) * 2 - 1, training=True)
+    path, data = directory / "mobilenet.keras", directory / "noise.npy"
+    model.save(path)
+    np.save(data, np.random.default_rng(0).random((50, 224, 224, 3), dtype=np.float32) * 2 - 1)
+    bare = (
+        "import sys, numpy as np, keras; sys.path.insert(0, sys.argv[1]); import quant; "
+        "quant.bare_converter(keras.models.load_model(sys.argv[2]), np.load(sys.argv[3]), 'int8')"
+    )
+    ours = (
+        "import sys; from edgeq import convert; convert(sys.argv[2], sys.argv[1] + '/timed.tflite', data=sys.argv[3])"
+    )
+    times = []
+    for code, first in ((bare, Path(__file__).parent), (ours, directory)):
+        start = time.perf_counter()
+        command = [sys.executable, "-c", code, str(first), str(path), str(data)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return {"figure": "MobileNetV2 to int8, 50 samples", "bare converter [s]": round(times[0], 1),
+            "ours [s]": round(times[1], 1), "ratio": round(times[1] / times[0], 2),
+            "holds": times[1] <= 1.15 * times[0]}  # fmt: skip
+
+
+PARTS: dict[str, Callable[[Path], Any]] = {
+    "published": published,
+    "aware": aware,
+    "badly-scaled": badly_scaled,
+    "duration": duration,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[], help="which rows; all by default")
+    parser.add_argument("--json", type=Path, help="where to write the rows as JSON")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        for part in options.parts or PARTS:
+            found = PARTS[part](Path(name))
+            for row in found if isinstance(found, list) else [found]:
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
