@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeq.benchmark.code import LayerCode
 from edgeq.device.flashing import image_json
 from edgeq.device.messages import Hello
 from edgeq.measure import Computed, Measured, Quantity, Unknown
@@ -56,6 +57,7 @@ class LayerCost:
     kernel: str
     macs: int | None
     cost: Quantity
+    code: LayerCode | None = None
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -65,6 +67,7 @@ class LayerCost:
             "kernel": self.kernel,
             "macs": self.macs,
             "cost": self.cost.to_json(),
+            "code": None if self.code is None else self.code.to_json(),
         }
 
 
@@ -184,7 +187,8 @@ class LinkReport:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """The result of `bench`. `ok`: the board's outputs are the reference's, or there was none to compare with."""
+    """The result of `bench`. `golden`: the bundle's golden vectors, computed by somebody else's kernels, on the board.
+    `ok`: the board's outputs are the references', or there was none to compare with."""
 
     board: str
     board_name: str
@@ -195,13 +199,14 @@ class BenchReport:
     layers: tuple[LayerCost, ...]
     memory: MemoryReport
     comparison: Comparison | None
+    golden: Comparison | None
     accuracy: Accuracy | None
     link: LinkReport
     findings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return self.comparison is None or self.comparison.equal
+        return all(side is None or side.equal for side in (self.comparison, self.golden))
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -214,6 +219,7 @@ class BenchReport:
             "layers": [layer.to_json() for layer in self.layers],
             "memory": self.memory.to_json(),
             "comparison": None if self.comparison is None else self.comparison.to_json(),
+            "golden": None if self.golden is None else self.golden.to_json(),
             "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
             "link": self.link.to_json(),
             "findings": list(self.findings),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.benchmark.code import code_by_layer, portable_kernels
 from edgeq.benchmark.divergence import diverging_layer
 from edgeq.benchmark.manifest import BenchManifest, Layer, Tensor, parse_manifest
 from edgeq.benchmark.result import (
@@ -41,6 +42,7 @@ Outputs = list[bytes]
 
 DEFAULT_RUNS = 30
 _REFERENCE = "the same model, compiled for this computer"
+_GOLDEN = "the bundle's golden vectors, by LiteRT's reference kernels"
 _FIRST_RUNS = 3
 _NARROW = 0.001
 """Timing ends when the mean's 95 % confidence interval is this share of it to either side."""
@@ -86,9 +88,15 @@ def bench(
         unit = _unit(session.info, board)
         ticks = _time(session, samples.inputs[0], runs, unit, progress) if unit is not None else None
         layers = _profile(session, samples.inputs[0], unit, manifest) if unit is not None else ()
+        if manifest is not None:
+            findings += portable_kernels(manifest.layers, board)
+        if bundle_dir is not None and manifest is not None and image is not None:
+            code = code_by_layer(bundle_dir, manifest.name, image)
+            layers = tuple(replace(layer, code=code.get(layer.index)) for layer in layers)
+        golden = None if bundle_dir is None or manifest is None else _golden(session, bundle_dir, manifest)
         got = _run_all(session, samples, progress)
         expected = [host.session.infer(sample) for sample in samples.inputs] if host.session is not None else None
-        comparison = None if expected is None else _compare(got, expected)
+        comparison = None if expected is None else _compare(got, expected, _REFERENCE)
         if comparison is not None and comparison.first is not None and host.session is not None:
             sample = samples.inputs[comparison.first.sample]
             layer = diverging_layer((session, manifest), (host.session, host.manifest), sample)
@@ -103,6 +111,7 @@ def bench(
             layers=layers,
             memory=_memory(session, board),
             comparison=comparison,
+            golden=golden,
             accuracy=_accuracy(samples, outputs[0], got, expected),
             link=LinkReport(
                 session.transport.name,
@@ -246,7 +255,23 @@ def _run_all(session: Session, samples: Samples, progress: Progress) -> list[Out
     return results
 
 
-def _compare(got: list[Outputs], expected: list[Outputs]) -> Comparison:
+def _golden(session: Session, bundle_dir: Path, manifest: BenchManifest) -> Comparison | None:
+    """The bundle's golden vectors on the board; None where it has none with outputs (`golden/README.md` says why)."""
+
+    def tensor(vector: int, kind: str, index: int) -> Path:
+        return bundle_dir / "golden" / f"{vector}_{kind}_{index}.bin"
+
+    got: list[Outputs] = []
+    expected: list[Outputs] = []
+    while tensor(len(got), "output", 0).is_file():
+        at = len(got)
+        session.reset_model()
+        got.append(session.infer([tensor(at, "input", i).read_bytes() for i in range(len(manifest.inputs))]))
+        expected.append([tensor(at, "output", i).read_bytes() for i in range(len(manifest.outputs))])
+    return _compare(got, expected, _GOLDEN) if got else None
+
+
+def _compare(got: list[Outputs], expected: list[Outputs], reference: str) -> Comparison:
     compared = differing = 0
     first = None
     for sample, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
@@ -258,7 +283,7 @@ def _compare(got: list[Outputs], expected: list[Outputs]) -> Comparison:
             differing += len(places) + abs(len(board) - len(host))
             if places and first is None:
                 first = Divergence(sample, output, places[0], board[places[0]], host[places[0]], None)
-    return Comparison(_REFERENCE, len(got), compared, differing, first)
+    return Comparison(reference, len(got), compared, differing, first)
 
 
 def _accuracy(samples: Samples, output: Tensor, got: list[Outputs], expected: list[Outputs] | None) -> Accuracy | None:

@@ -27,6 +27,7 @@ MODULES = (
     "edgeq.codegen.lower.unary",
     "edgeq.codegen.lower.softmax",
     "edgeq.codegen.lower.conversion",
+    "edgeq.codegen.lower.recurrent",
     "edgeq.codegen.variants.dsp.convolution",
     "edgeq.codegen.variants.dsp.depthwise",
     "edgeq.codegen.variants.dsp.elementwise",
@@ -83,6 +84,16 @@ def supported_operators() -> tuple[str, ...]:
     """Names of the operators that have a portable lowering, sorted."""
     load()
     return tuple(sorted(_portable))
+
+
+def operators_with_variants(kind: str) -> frozenset[str]:
+    """Names of the operators for which `edgeq.codegen.variants.<kind>` has kernels."""
+    load()
+    return frozenset(
+        name
+        for name, functions in _variants.items()
+        if any(f".variants.{kind}." in function.__module__ for function in functions)
+    )
 
 
 def candidates(node: Node) -> list[Step]:

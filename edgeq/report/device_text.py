@@ -28,6 +28,8 @@ def render_bench(console: Console, report: BenchReport) -> None:
     console.print(f"{_verdict(report)} {escape(report.hello.model)} on {escape(report.board_name)} ({report.board})")
     if report.comparison is not None:
         _comparison(console, report.comparison)
+    if report.golden is not None:
+        _comparison(console, report.golden)
     if report.accuracy is not None:
         host = report.accuracy.host
         beside = "" if isinstance(host, Unknown) else f", on this computer {host.value:.4f}"
@@ -92,9 +94,9 @@ def render_devices(console: Console, report: DevicesReport) -> None:
 
 
 def _verdict(report: BenchReport) -> str:
-    if report.comparison is None:
+    if report.comparison is None and report.golden is None:
         return "[bold]measured[/]"
-    return "[bold green]equal[/]" if report.comparison.equal else "[bold red]differs[/]"
+    return "[bold green]equal[/]" if report.ok else "[bold red]differs[/]"
 
 
 def _comparison(console: Console, comparison: Comparison) -> None:
@@ -137,10 +139,12 @@ def _layers(console: Console, report: BenchReport) -> None:
     table = Table("#", "layer", "kernel", box=None, header_style="bold")
     table.add_column(report.ticks.unit, justify="right")
     table.add_column("%", justify="right")
+    table.add_column(".text", justify="right")
     for layer in report.layers:
         if not isinstance(layer.cost, Unknown):
             share = f"{100 * layer.cost.value / total:.1f}"
-            table.add_row(str(layer.index), layer.name, escape(layer.kernel), f"{layer.cost.value:,.0f}", share)
+            code = "" if layer.code is None else f"{layer.code.text_bytes.value:,.0f}"
+            table.add_row(str(layer.index), layer.name, escape(layer.kernel), f"{layer.cost.value:,.0f}", share, code)
     console.print(table)
 
 
