@@ -200,7 +200,8 @@ class Cut:
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.server.getsockname()[1])
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -208,7 +209,11 @@ class Cut:
                 near, _ = self.server.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self.target))
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                near.close()
+                continue
             self.pairs.append((near, far))
             threading.Thread(target=self._copy, args=(near, far, True), daemon=True).start()
             threading.Thread(target=self._copy, args=(far, near, False), daemon=True).start()
@@ -230,13 +235,16 @@ class Cut:
 
     @staticmethod
     def _break(*ends: socket.socket) -> None:
+        """Shut down, not close: a number that is closed under another thread's call may come to name another socket."""
         for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            end.close()
 
     def close(self) -> None:
         """Stop accepting, break what is open."""
+        with contextlib.suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+        self.thread.join(5)
         self.server.close()
         self.cut()
 

@@ -93,6 +93,7 @@ def test_a_connection_cut_at_each_stage(
     assert not list(board.store.rglob(".part-*"))
 
 
+@pytest.mark.slow
 def test_a_connection_cut_while_the_wheels_travel(make: MakeBoard, client: Client, model: Path) -> None:
     board = make(deployed=False)
     proxy = Cut(board.port)
