@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeq.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from edgeq.benchmark import BenchReport
+    from edgeq.benchmark import BenchReport, BoardsReport
+    from edgeq.benchmark.several import LineProgress
     from edgeq.boards import Board
     from edgeq.checks import CheckReport, Fixed
     from edgeq.codegen import Bundle
@@ -185,15 +186,40 @@ def bench(
 
     `model` is a `.tflite` file, a bundle directory, or None for what the board runs. `data` is samples as in `convert`.
     """
-    from edgeq.benchmark import bench as measure
     from edgeq.boards import load_board
 
-    target = load_board(board)
-    samples = _samples(data)
+    return _bench(model, load_board(board), port=port, runs=runs, progress=progress, samples=_samples(data))
+
+
+def _bench(
+    model: Path | str | None, board: Board, *, port: str | None, runs: int, progress: Progress, samples: dict[str, Any]
+) -> BenchReport:
+    from edgeq.benchmark import bench as measure
+
     if model is None:
-        return measure(None, target, port=port, runs=runs, progress=progress, **samples)
-    with _bundled(Path(model), target) as directory, _host_bundle(directory) as host:
-        return measure(directory, target, port=port, host_bundle=host, runs=runs, progress=progress, **samples)
+        return measure(None, board, port=port, runs=runs, progress=progress, **samples)
+    with _bundled(Path(model), board) as directory, _host_bundle(directory) as host:
+        return measure(directory, board, port=port, host_bundle=host, runs=runs, progress=progress, **samples)
+
+
+def bench_boards(
+    model: Path | str | None,
+    boards: Sequence[Board | str | Path],
+    *,
+    data: Any = None,
+    runs: int = 30,
+    progress: LineProgress | None = None,
+) -> BoardsReport:
+    """`bench` on several boards at the same time. A board's failure is in the report and stops no other."""
+    from edgeq.benchmark import bench_boards as measure_all
+    from edgeq.boards import load_board
+
+    samples = _samples(data)
+
+    def measure(board: Board, show: Progress) -> BenchReport:
+        return _bench(model, board, port=None, runs=runs, progress=show, samples=samples)
+
+    return measure_all([load_board(board) for board in boards], measure, progress or (lambda *_: None))
 
 
 def deploy(

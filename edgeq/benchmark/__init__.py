@@ -2,6 +2,17 @@
 
 from edgeq.benchmark.result import BenchReport
 from edgeq.benchmark.run import DEFAULT_RUNS, bench
+from edgeq.benchmark.several import BoardsReport, bench_boards
 from edgeq.benchmark.store import ChangeReport, compare, keep, kept
 
-__all__ = ["DEFAULT_RUNS", "BenchReport", "ChangeReport", "bench", "compare", "keep", "kept"]
+__all__ = [
+    "DEFAULT_RUNS",
+    "BenchReport",
+    "BoardsReport",
+    "ChangeReport",
+    "bench",
+    "bench_boards",
+    "compare",
+    "keep",
+    "kept",
+]

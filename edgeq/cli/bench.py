@@ -17,7 +17,9 @@ def bench(
         typer.Argument(help="A .tflite file or a bundle directory; without it, what was flashed.", show_default=False),
     ] = None,
     *,
-    board: Annotated[str | None, typer.Option("--board", "-b", help="A board's id or file.")] = None,
+    board: Annotated[
+        list[str] | None, typer.Option("--board", "-b", help="A board's id or file; several run at the same time.")
+    ] = None,
     port: Annotated[
         str | None, typer.Option(help="A device name, a unix socket, socket://HOST:PORT or rfc2217://HOST:PORT.")
     ] = None,
@@ -47,14 +49,24 @@ def bench(
         from edgeq.benchmark import keep as keep_result
         from edgeq.benchmark import kept
         from edgeq.errors import UsageError
-        from edgeq.report.device_text import render_bench
+        from edgeq.report.device_text import render_bench, render_boards
 
-        if board is None or gate is not None:
+        if not board or gate is not None:
             raise UsageError(
-                "board-missing" if board is None else "gate-without-compare",
-                "Name the board with --board." if board is None else "--gate goes with --compare.",
+                "board-missing" if not board else "gate-without-compare",
+                "Name the board with --board." if not board else "--gate goes with --compare.",
                 try_=("edgeq bench MODEL.tflite --board BOARD", "edgeq bench --compare BEFORE AFTER --gate 2"),
             )
+        if len(board) > 1:
+            if host or port:
+                raise UsageError(
+                    "one-board-only", "--port and --host go with one --board.", try_="Run edgeq bench once for each."
+                )
+            boards = api.bench_boards(model, board, data=data, runs=runs, progress=verb.line_progress)
+            for result in boards.results if keep is not None else ():
+                keep_result(result.to_json(), kept(f"{keep}-{result.board}"))
+            verb.finish(boards.to_json(), lambda console: render_boards(console, boards), ok=boards.ok)
+            return
         if host:
             from edgeq.report.ssh_text import render_hosts
 
@@ -62,10 +74,10 @@ def bench(
                 raise UsageError(
                     "keep-without-port", "--keep is not for boards over SSH.", try_="Keep --json's output."
                 )
-            hosts = api.bench_hosts(model, board, host, data=data, runs=runs, progress=verb.progress)
+            hosts = api.bench_hosts(model, board[0], host, data=data, runs=runs, progress=verb.progress)
             verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), ok=hosts.ok)
             return
-        report = api.bench(model, board, port=port, data=data, runs=runs, progress=verb.progress)
+        report = api.bench(model, board[0], port=port, data=data, runs=runs, progress=verb.progress)
         document = report.to_json()
         if keep is not None:
             keep_result(document, kept(keep))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json as json_module
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,7 @@ class Verb:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._status = 0
+        self._lock = threading.Lock()
         if debug:
             os.environ["EDGEQ_DEBUG"] = "1"
 
@@ -47,17 +49,23 @@ class Verb:
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Show progress on standard error, if that is a terminal."""
+        self.line_progress("", what, done, total)
+
+    def line_progress(self, line: str, what: str, done: int, total: int | None) -> None:
+        """`progress`, with one line for all that is done under the name `line`. For several threads."""
         if self.quiet or not sys.stderr.isatty():
             return
-        if self._bars is None:
-            from rich.console import Console
-            from rich.progress import Progress as Bars
+        with self._lock:
+            if self._bars is None:
+                from rich.console import Console
+                from rich.progress import Progress as Bars
 
-            self._bars = Bars(console=Console(stderr=True), transient=True)
-            self._bars.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
+                self._bars = Bars(console=Console(stderr=True), transient=True)
+                self._bars.start()
+            key, text = line or what, f"{line}: {what}" if line else what
+            if key not in self._tasks:
+                self._tasks[key] = self._bars.add_task(text, total=total)
+            self._bars.update(self._tasks[key], description=text, completed=done, total=total)
 
     def finish(self, document: Mapping[str, Any], render: Callable[[Console], None], *, ok: bool = True) -> None:
         """Print the result; exit status 1 if the answer is no."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from edgeq.progress import Progress, silent
 from edgeq.toolchain import Image, build, read_manifest
 
 _PORT_RETURNS_S = 15.0
+_BUILDING = threading.Lock()
+"""Threads that measure several boards want the same image of the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +117,5 @@ def _port_there(board: Board, port: str | None) -> bool:
 def build_image(bundle_dir: Path, board: Board, *, compiler: str | None = None) -> Image:
     """The firmware image of a bundle for a board, from the state directory if nothing that shapes it has changed."""
     place = state_directory() / "images" / board.id / read_manifest(bundle_dir).name
-    return build(bundle_dir, board, place, compiler=compiler)
+    with _BUILDING:
+        return build(bundle_dir, board, place, compiler=compiler)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeq.benchmark import BenchReport, ChangeReport
+from edgeq.benchmark import BenchReport, BoardsReport, ChangeReport
 from edgeq.benchmark.result import Comparison
 from edgeq.device import DevicesReport, FlashReport
 from edgeq.device.doctor import DoctorReport
@@ -49,6 +49,17 @@ def render_bench(console: Console, report: BenchReport) -> None:
     for finding in report.findings:
         console.print(f"  [yellow]note[/]   {escape(finding)}")
     _layers(console, report)
+
+
+def render_boards(console: Console, report: BoardsReport) -> None:
+    """Each board's result, then the boards that failed."""
+    for result in report.results:
+        render_bench(console, result)
+        console.print()
+    for board, error in report.failures.items():
+        console.print(f"[bold red]failed[/] {board}: {error.code}: {escape(error.what)}")
+        for step in error.try_:
+            console.print(f"  try    {escape(step)}")
 
 
 def render_changes(console: Console, report: ChangeReport) -> None:

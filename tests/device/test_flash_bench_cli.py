@@ -104,3 +104,31 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = {(check["group"], check["name"]): check for check in json.loads(out)["checks"]}
     assert checks["emulator", "qemu-system-arm"]["state"] == "absent"
     assert "apt-get" in checks["emulator", "qemu-system-arm"]["remedy"]
+
+
+def test_several_boards_at_once(bundle: Path) -> None:
+    assert run("flash", bundle, "--board", "host")[0] == 0
+    assert run("flash", bundle, "--board", "virtual-m4")[0] == 0
+    status, out, _ = run("bench", bundle, "--board", "host", "--board", "virtual-m4", "--json", "--runs", "2")
+    document = json.loads(out)
+    assert status == 0, document
+    assert [result["board"] for result in document["boards"]] == ["host", "virtual-m4"]
+    assert all(result["comparison"]["bytes_differing"] == 0 for result in document["boards"])
+    status, out, _ = run("bench", bundle, "--board", "host", "--board", "arduino-nano-33-ble-sense", "--json")
+    document = json.loads(out)
+    assert status == 1
+    assert document["boards"][0]["board"] == "host"
+    assert document["failures"]["arduino-nano-33-ble-sense"]["code"] == "port-missing"
+    for wrong in (["--board", "host", "--board", "host"], ["--board", "host", "--board", "virtual-m4", "--port", "x"]):
+        assert run("bench", bundle, *wrong)[0] == 2
+
+
+def test_progress_names_the_board(bundle: Path) -> None:
+    from edgeq.api import bench_boards
+
+    seen: list[tuple[str, str]] = []
+    report = bench_boards(
+        bundle, ["host", "virtual-m4"], runs=2, progress=lambda line, what, *_: seen.append((line, what))
+    )
+    assert report.ok
+    assert {line for line, _ in seen} == {"host", "virtual-m4"}

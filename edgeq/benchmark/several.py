@@ -1,0 +1,58 @@
+"""Several boards at the same time: each in a thread of its own, for a session waits most of its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from edgeq.benchmark.result import BenchReport
+from edgeq.boards import Board
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.progress import Progress
+
+Measure = Callable[[Board, Progress], BenchReport]
+LineProgress = Callable[[str, str, int, int | None], None]
+"""Called with the board's id, what is done there, and how far."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardsReport:
+    """Results by board, in the order asked for; a board's failure is no other's."""
+
+    results: tuple[BenchReport, ...]
+    failures: dict[str, EdgeqError]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures and all(result.ok for result in self.results)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "ok": self.ok,
+            "boards": [result.to_json() for result in self.results],
+            "failures": {board: error.to_json() for board, error in self.failures.items()},
+        }
+
+
+def bench_boards(boards: Sequence[Board], measure: Measure, progress: LineProgress) -> BoardsReport:
+    """`measure` each of `boards`, all at once. UsageError `board-twice` if one is named twice."""
+    names = [board.id for board in boards]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(
+            "board-twice", f"{', '.join(sorted(twice))} is named twice.", where="--board", try_="Name each board once."
+        )
+
+    def one(board: Board) -> BenchReport | EdgeqError:
+        try:
+            return measure(board, lambda what, done, total: progress(board.id, what, done, total))
+        except EdgeqError as error:
+            return error
+
+    with ThreadPoolExecutor(len(boards)) as pool:
+        found = dict(zip(names, pool.map(one, boards), strict=True))
+    return BoardsReport(
+        tuple(result for result in found.values() if isinstance(result, BenchReport)),
+        {name: result for name, result in found.items() if isinstance(result, EdgeqError)},
+    )
