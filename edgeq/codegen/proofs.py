@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,14 @@ _SEARCH = [(_NEAR, 0), (_NEAR, 1), *((_WIDE, more) for more in (0, 1, -1, 2, -2,
 
 _FAR = 1 << 61
 
+_BATCH = 16
+"""Channels that are searched at once: their offsets stay in the processor's cache."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+_BRACKET = 8
+"""How far from its real-valued place a step is looked for first."""
+
+
+@dataclass(frozen=True, eq=False)
 class Requantization:
     """The exact function acc -> int8 of a layer, one entry a channel.
 
@@ -49,11 +56,17 @@ class Requantization:
         high = doubling_high_mul(accumulator, self.multiplier[:, None])
         return np.clip(rounding_shift(high, self.exponent[:, None]) + self.zero_point, self.minimum, self.maximum)
 
+    @cached_property
     def thresholds(self) -> Ints:
         """T[c, k]: the least accumulator in [low, high] whose result is >= minimum + 1 + k, else high + 1."""
         wanted = np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)[None, :]
-        below = np.repeat(self.low[:, None] - 1, wanted.shape[1], axis=1)
-        above = np.repeat(self.high[:, None] + 1, wanted.shape[1], axis=1)
+        least, end = self.low[:, None] - 1, self.high[:, None] + 1
+        per_step = np.ldexp(1.0, self.exponent + 31) / np.maximum(self.multiplier, 1)
+        guess = (wanted - self.zero_point - 0.5) * per_step[:, None]
+        guess = np.clip(guess, least, end).astype(np.int64)
+        below, above = np.maximum(guess - _BRACKET, least), np.minimum(guess + _BRACKET, end)
+        below = np.where((below > least) & (self(below) >= wanted), least, below)
+        above = np.where((above < end) & (self(above) < wanted), end, above)
         while bool((above - below > 1).any()):
             middle = (below + above) >> 1
             reached = self(middle) >= wanted
@@ -62,7 +75,7 @@ class Requantization:
 
     def agrees(self, short: Callable[[Ints], Ints]) -> NDArray[np.bool_]:
         """Per channel: whether a monotone function equals the exact one on all of [low, high]."""
-        steps = self.thresholds()
+        steps = self.thresholds
         ends = np.stack([self.low, self.high], axis=1)
         points = np.clip(np.concatenate([steps, steps - 1, ends], axis=1), self.low[:, None], self.high[:, None])
         return np.asarray((short(points) == self(points)).all(axis=1))
@@ -115,33 +128,53 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
     if bool((~constant & (room < 0)).any()):
         return None
     nearest = exact.multiplier >> np.clip(room, 0, 31)
-    steps = exact.thresholds()
-    wanted = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :] << (shift + 32 + up[:, None])
     delta = np.zeros(len(up), np.int64)
     multiplier = np.where(constant, 0, nearest)
     addend = np.where(constant, exact(low)[:, 0] << shift + up, 0)
-    left = np.flatnonzero(~constant)
-    for deltas, more in _SEARCH:
-        m = (nearest[left] + more) << up[left]
-        t, goal = steps[left], wanted[left]
-        least = np.where(t <= high[left], goal - t * m[:, None], -_FAR).max(axis=1)
-        most = np.where(t > low[left], goal - (t - 1) * m[:, None], _FAR).min(axis=1)
-        if bool((most <= least).all()):
-            continue
-        shifted = deltas[None, :] * m[:, None]
-        candidate = -((shifted - least[:, None]) >> 32)
-        fits = (candidate << 32) < most[:, None] - shifted
-        first = fits.argmax(axis=1)
-        found = fits.any(axis=1)
-        chosen = left[found]
-        delta[chosen] = deltas[first[found]]
-        addend[chosen] = candidate[np.flatnonzero(found), first[found]]
-        multiplier[chosen] = nearest[chosen] + more
-        left = left[~found]
-        if not len(left):
-            break
+    goals = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :] << (shift + 32 + up[:, None])
+    lines = {more: _line(exact, goals, (nearest + more) << up) for more in {more for _, more in _SEARCH}}
+    widest = np.max([most - least for least, most in lines.values()], axis=0)
+    live = np.flatnonzero(~constant)
+    if bool((widest[live] <= 0).any()):
+        return None
+    for batch in np.array_split(live[np.argsort(widest[live], kind="stable")], -(-len(live) // _BATCH) or 1):
+        left = batch
+        for deltas, more in _SEARCH:
+            m = (nearest[left] + more) << up[left]
+            least, most = (bound[left] for bound in lines[more])
+            first, found = _first_offset(deltas, m, least, most)
+            chosen = left[found]
+            delta[chosen] = deltas[first[found]]
+            addend[chosen] = -((delta[chosen] * m[found] - least[found]) >> 32)
+            multiplier[chosen] = nearest[chosen] + more
+            left = left[~found]
+            if not len(left):
+                break
+        if len(left):
+            return None
     form = ShortForm(shift, up, delta, multiplier, addend)
-    return form if not len(left) and _proven(exact, form) else None
+    return form if _proven(exact, form) else None
+
+
+def _line(exact: Requantization, goals: Ints, m: Ints) -> tuple[Ints, Ints]:
+    """[a, b) of short_form's line, one a channel, for the multipliers m."""
+    steps = exact.thresholds
+    product = steps * m[:, None]
+    least = np.where(steps <= exact.high[:, None], goals - product, -_FAR).max(axis=1)
+    most = np.where(steps > exact.low[:, None], goals - product + m[:, None], _FAR).min(axis=1)
+    return least, most
+
+
+def _first_offset(deltas: Ints, m: Ints, least: Ints, most: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Per channel the first delta that puts a multiple of 2^32 into [least, most) - delta m, and whether one does.
+
+    That is (delta m - least) mod 2^32 < most - least; 32-bit words wrap by themselves.
+    """
+    width = np.clip(most - least, 0, 2**32 - 1).astype(np.uint32)
+    rest = deltas.astype(np.uint32)[None, :] * m.astype(np.uint32)[:, None]
+    rest -= least.astype(np.uint32)[:, None]
+    fits = rest < width[:, None]
+    return fits.argmax(axis=1), fits.any(axis=1)
 
 
 def _proven(exact: Requantization, form: ShortForm) -> bool:
