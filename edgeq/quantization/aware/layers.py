@@ -73,6 +73,10 @@ def first_scale(weights: NDArray[np.float64], axis: int, grid: str) -> NDArray[n
     return best
 
 
+def _exact(variable: Any) -> Any:
+    return tf.cast(tf.convert_to_tensor(variable), tf.float64)
+
+
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class FakeQuantize(keras.layers.Layer):  # type: ignore[misc]
     """Activations on 256 levels between `low` and `high`: a moving average of what was seen, or learned, or fixed."""
@@ -181,18 +185,22 @@ class QuantizedWeights(keras.layers.Layer):  # type: ignore[misc]
         self.scale.assign(first_scale(folded, folded.ndim - 1, self.grid))
 
     def folded(self) -> tuple[Any, Any]:
-        """Kernel and bias with the normalization folded in."""
-        kernel = tf.convert_to_tensor(self.layer.kernel)
+        """Kernel and bias with the normalization folded in, in float64.
+
+        Training drives weights to the thresholds between two codes and leaves them there. In float32 an eager call, a
+        compiled one and the converter's constant folding would round some of them to different codes.
+        """
+        kernel = _exact(self.layer.kernel)
         channels = self._channels()
-        bias = tf.convert_to_tensor(self.layer.bias) if self.layer.use_bias else tf.zeros((channels,))
+        bias = _exact(self.layer.bias) if self.layer.use_bias else tf.zeros((channels,), tf.float64)
         if self.norm is None:
             return kernel, bias
         norm = self.norm
-        gamma = tf.convert_to_tensor(norm.gamma) if norm.scale else tf.ones((channels,))
-        beta = tf.convert_to_tensor(norm.beta) if norm.center else tf.zeros((channels,))
-        factor = gamma / tf.sqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
+        gamma = _exact(norm.gamma) if norm.scale else tf.ones((channels,), tf.float64)
+        beta = _exact(norm.beta) if norm.center else tf.zeros((channels,), tf.float64)
+        factor = gamma / tf.sqrt(_exact(norm.moving_variance) + norm.epsilon)
         shaped = tf.reshape(factor, kernel.shape[-2:]) if self.is_depthwise else factor
-        return kernel * shaped, beta + (bias - tf.convert_to_tensor(norm.moving_mean)) * factor
+        return kernel * shaped, beta + (bias - _exact(norm.moving_mean)) * factor
 
     def scales(self, kernel: Any) -> Any:
         """The scale of each output channel, shaped to multiply the kernel."""
@@ -200,14 +208,14 @@ class QuantizedWeights(keras.layers.Layer):  # type: ignore[misc]
         if self.grid != "8":
             # A layer's gradient reaches its scale once a weight: Esser et al. divide by the square root of that.
             g = 1 / np.sqrt(np.prod(kernel.shape) / max(1, self._channels()) * GRIDS[self.grid][0])
-            raw = tf.convert_to_tensor(self.scale)
+            raw = _exact(self.scale)
             value = tf.abs(raw * g + tf.stop_gradient(raw * (1 - g))) + 1e-9
         elif self.per_channel:
             value = tf.maximum(tf.reduce_max(tf.abs(kernel), axis=axes), 1e-9) / 127
         else:
-            value = tf.maximum(tf.reduce_max(tf.abs(kernel)), 1e-9) / 127 * tf.ones((self._channels(),))
+            value = tf.maximum(tf.reduce_max(tf.abs(kernel)), 1e-9) / 127 * tf.ones((self._channels(),), tf.float64)
         if not self.per_channel and self.grid != "8":
-            value = value * tf.ones((self._channels(),))
+            value = value * tf.ones((self._channels(),), tf.float64)
         return tf.reshape(value, kernel.shape[-2:]) if self.is_depthwise else value
 
     def call(self, x: Any, training: bool = False) -> Any:
@@ -215,13 +223,13 @@ class QuantizedWeights(keras.layers.Layer):  # type: ignore[misc]
         temperature = None
         if self.surrogate == "sigmoid" and training:
             progress = tf.minimum(tf.convert_to_tensor(self.steps) / self.anneal_steps, 1.0)
-            temperature = 2.0 + 6.0 * progress
+            temperature = tf.cast(2.0 + 6.0 * progress, tf.float64)
             self.steps.assign_add(1.0)
         scale = self.scales(kernel)
         if self.grid == "8":
             scale = tf.stop_gradient(scale)
-        quantized = on_grid(kernel, scale, self.grid, temperature)
-        return self.layer.activation(self._compute(x, quantized) + bias)
+        quantized = tf.cast(on_grid(kernel, scale, self.grid, temperature), x.dtype)
+        return self.layer.activation(self._compute(x, quantized) + tf.cast(bias, x.dtype))
 
     def _compute(self, x: Any, kernel: Any) -> Any:
         layer = self.layer
