@@ -8,13 +8,18 @@ TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qe
 APT    := gcc libc6-dev clang gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
           gcc-riscv64-unknown-elf qemu-system-misc openssh-server
 
-.PHONY: demo test test-slow lint bench bench-mcu bench-quant bench-coral system clean
+.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-quant bench-coral system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edgeq demo
 
 test: $(VENV)/.dev system lint
 	$(BIN)/python -m pytest
+
+# A Debian userland for 64-bit Arm, made once with debootstrap: needs root.
+test-arm64: $(VENV)/.dev system
+	command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap qemu-user-static
+	$(BIN)/python -m pytest -m slow tests/device/test_ssh_arm64.py
 
 test-slow: $(VENV)/.dev system
 	$(BIN)/python -m pytest -m slow

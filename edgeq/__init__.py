@@ -17,6 +17,11 @@ _HOMES = {
     "convert": "edgeq.api",
     "demo": "edgeq.api",
     "flash": "edgeq.api",
+    "bench_hosts": "edgeq.api",
+    "deploy": "edgeq.api",
+    "fix": "edgeq.api",
+    "rollback": "edgeq.api",
+    "uninstall": "edgeq.api",
     "load_board": "edgeq.boards",
     "quantize_aware": "edgeq.quantization.aware",
     "EdgeqError": "edgeq.errors",
@@ -26,17 +31,22 @@ __all__ = [
     "EdgeqError",
     "__version__",
     "bench",
+    "bench_hosts",
     "bundle",
     "check",
     "convert",
     "demo",
+    "deploy",
+    "fix",
     "flash",
     "load_board",
     "quantize_aware",
+    "rollback",
+    "uninstall",
 ]
 
 if TYPE_CHECKING:
-    from edgeq.api import bench, bundle, check, convert, demo, flash
+    from edgeq.api import bench, bench_hosts, bundle, check, convert, demo, deploy, fix, flash, rollback, uninstall
     from edgeq.boards import load_board
     from edgeq.errors import EdgeqError
     from edgeq.quantization.aware import quantize_aware

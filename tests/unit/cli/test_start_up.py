@@ -41,6 +41,11 @@ def test_public_names() -> None:
         "convert",
         "demo",
         "flash",
+        "bench_hosts",
+        "deploy",
+        "fix",
+        "rollback",
+        "uninstall",
         "load_board",
         "quantize_aware",
     }
