@@ -80,9 +80,20 @@ def _q4(source: Tensor) -> tuple[Ints, Ints, int]:
     return values, fixed.requantize(values, factor, left), fixed.input_radius(4, left)
 
 
+def _wide_curve(node: Node) -> Step:
+    from edgeq.codegen.lower.recurrent import curve_step
+
+    source, result = node.input(0), node.output()
+    require(node, result, types=(TensorType.INT16,))
+    return curve_step(node, source, result)
+
+
 @lowering("LOGISTIC")
 def logistic(node: Node) -> Iterator[Step]:
-    """Output scale 1/256, zero point -128 (reference_integer_ops::Logistic)."""
+    """Output scale 1/256, zero point -128 (reference_integer_ops::Logistic); 16x8: 1/32768, 0."""
+    if node.input(0).type is TensorType.INT16:
+        yield _wide_curve(node)
+        return
     source, result = _unary(node)
     if not math.isclose(scale(result), 1 / 256, rel_tol=1e-3) or zero_point(result) != -128:
         raise Unsupported("Its output's scale is not 1/256 with zero point -128.", "Convert the model again.")
@@ -94,7 +105,10 @@ def logistic(node: Node) -> Iterator[Step]:
 
 @lowering("TANH")
 def tanh(node: Node) -> Iterator[Step]:
-    """Output scale 1/128, zero point 0 (reference_integer_ops::Tanh)."""
+    """Output scale 1/128, zero point 0 (reference_integer_ops::Tanh); 16x8: 1/32768, 0."""
+    if node.input(0).type is TensorType.INT16:
+        yield _wide_curve(node)
+        return
     source, result = _unary(node)
     if not math.isclose(scale(result), 1 / 128, rel_tol=1e-3) or zero_point(result) != 0:
         raise Unsupported("Its output's scale is not 1/128 with zero point 0.", "Convert the model again.")

@@ -26,6 +26,7 @@ class T:
     zero: int = 0
     data: Any = None
     axis: int = 0
+    variable: bool = False
 
 
 def model(
@@ -35,7 +36,7 @@ def model(
     options: Mapping[str, Any] | None = None,
     version: int = 1,
 ) -> Graph:
-    """A graph of one operator, as read from its file; constants are those inputs that have data."""
+    """A graph of one operator, as read from its file; inputs with data are constants."""
     tensors: list[Tensor] = []
 
     def add(spec: T | None) -> int:
@@ -47,12 +48,14 @@ def model(
             quantization = Quantization(tuple(map(float, scales)), (spec.zero,) * len(scales), spec.axis)
         data = None if spec.data is None else np.asarray(spec.data, spec.type.dtype).reshape(spec.shape)
         index = len(tensors)
-        tensors.append(Tensor(index, f"t{index}", spec.type, spec.shape, spec.shape, quantization, data))
+        tensors.append(Tensor(index, f"t{index}", spec.type, spec.shape, spec.shape, quantization, data, spec.variable))
         return index
 
     sources = tuple(add(t) for t in inputs)
     results = tuple(add(t) for t in outputs)
-    given = tuple(i for i, t in zip(sources, inputs, strict=True) if t is not None and t.data is None)
+    given = tuple(
+        i for i, t in zip(sources, inputs, strict=True) if t is not None and t.data is None and not t.variable
+    )
     operator = Operator(0, name, version, sources, results, options or {})
     return read_bytes(write_bytes(Graph("model", tuple(tensors), (operator,), given, results)))
 
