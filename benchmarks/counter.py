@@ -8,53 +8,80 @@ from __future__ import annotations
 
 import bisect
 import json
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from edgeq.boards import load_board
+from edgeq.toolchain.build import BARE_OPTIONS, ZIG_OPTIONS
+
 HERE = Path(__file__).resolve().parent
+BARE = HERE.parent / "firmware" / "ports" / "bare"
+"""<string.h> for a compiler that comes without a C library."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A QEMU machine: gcc's flags for its core, where code and RAM start."""
+    """A QEMU machine: gcc's and zig's flags for the core, where code and RAM start."""
 
     name: str
     flags: tuple[str, ...]
+    zig_flags: tuple[str, ...]
     flash: int
     ram: int
 
 
+def _machine(board: str, name: str, flash: int, ram: int) -> Machine:
+    firmware = load_board(board).firmware
+    assert firmware is not None
+    return Machine(name, firmware.gcc_flags, firmware.zig_flags, flash, ram)
+
+
 MACHINES = {
-    "qemu-mps2-an386": Machine(
-        "mps2-an386", ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"), 0, 0x20000000
-    ),
-    "qemu-mps2-an385": Machine("mps2-an385", ("-mcpu=cortex-m3", "-mthumb"), 0, 0x20000000),
-    "qemu-mps2-an500": Machine(
-        "mps2-an500", ("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-d16"), 0, 0x20000000
-    ),
-    "qemu-mps2-an505": Machine(
-        "mps2-an505", ("-mcpu=cortex-m33", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), 0x10000000, 0x38000000
-    ),
-    "qemu-mps3-an547": Machine("mps3-an547", ("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard"), 0, 0x21000000),
+    board: _machine(board, name, flash, ram)
+    for board, name, flash, ram in (
+        ("qemu-mps2-an386", "mps2-an386", 0, 0x20000000),
+        ("qemu-mps2-an385", "mps2-an385", 0, 0x20000000),
+        ("qemu-mps2-an500", "mps2-an500", 0, 0x20000000),
+        ("qemu-mps2-an505", "mps2-an505", 0x10000000, 0x38000000),
+        ("qemu-mps3-an547", "mps3-an547", 0, 0x21000000),
+        ("raspberry-pi-pico", "mps2-an385", 0, 0x20000000),  # ARMv6-M code; the Cortex-M3 executes all of it
+    )
 }
 """By board id."""
+
+COMPILERS = ("gcc", "zig")
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """An instruction of the image that vector 0 executed: how often, and how often control left the line after it."""
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
+    function: str
+    count: int
+    taken: int
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one run gave. `layers` are instructions per step of the plan, `functions` per function, both of vector 0."""
+    """What one run gave. `layers` are instructions per step of the plan; they and `executed` are of vector 0."""
 
     instructions: int
     layers: tuple[int, ...]
-    functions: dict[str, int]
+    executed: tuple[Executed, ...]
     outputs: tuple[bytes, ...]
     stack_bytes: int
     flash_bytes: int
@@ -105,42 +132,77 @@ static const uint8_t bench_vectors[{len(vectors)}][{total}] = {{{body}}};
 """
 
 
-def _functions(elf: ELFFile, counts: dict[int, int]) -> dict[str, int]:
+_LINE = re.compile(r"^ *([0-9a-f]+):\t([0-9a-f ]+?) *\t(\S+)(?:\t([^;@<]*))?")
+
+
+def _executed(elf_path: Path, elf: ELFFile, counts: dict[int, tuple[int, int]]) -> tuple[Executed, ...]:
+    """The executed instructions in order of address, as objdump names them."""
     table = elf.get_section_by_name(".symtab")
     assert isinstance(table, SymbolTableSection)
     symbols = sorted(
         (s["st_value"] & ~1, s.name) for s in table.iter_symbols() if s["st_info"]["type"] == "STT_FUNC" and s.name
     )
     starts = [address for address, _ in symbols]
-    found: dict[str, int] = {}
-    for address, count in counts.items():
-        at = bisect.bisect_right(starts, address) - 1
-        name = symbols[at][1] if at >= 0 else "?"
-        found[name] = found.get(name, 0) + count
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    found = []
+    for line in _run(["arm-none-eabi-objdump", "-d", elf_path]).splitlines():
+        match = _LINE.match(line)
+        if match and (at := int(match[1], 16)) in counts:
+            name = symbols[bisect.bisect_right(starts, at) - 1][1] if starts[0] <= at else "?"
+            size = len(match[2].replace(" ", "")) // 2
+            found.append(Executed(at, size, match[3], (match[4] or "").strip(), name, *counts[at]))
+    return tuple(found)
 
 
-def count(bundle: Path, machine: Machine, vectors: Sequence[Sequence[bytes]], *, work: Path | None = None) -> Counts:
+def count(
+    bundle: Path,
+    machine: Machine,
+    vectors: Sequence[Sequence[bytes]],
+    *,
+    work: Path | None = None,
+    compiler: str = "gcc",
+) -> Counts:
     """Build the bundle for the machine and run it on `vectors` (each a sequence of inputs as bytes).
 
-    BenchError says what failed. Temporary files go to `work` where given, and stay there.
+    compiler: who compiles the bundle, "gcc" or "zig"; gcc compiles the bench's own code and links either way.
+    BenchError says what failed, also a write outside of the arena. Temporary files go to `work` where given, and stay there.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        return _count(bundle, machine, vectors, work or Path(scratch))
+        return _count(bundle, machine, vectors, work or Path(scratch), compiler)
 
 
-def _compile(bundle: Path, machine: Machine, header: str, work: Path) -> Path:
+def _compilation(machine: Machine, compiler: str, own: Sequence[str]) -> list[str]:
+    """The call that compiles one source of a bundle, whose manifest names `own` options."""
+    if compiler == "gcc":
+        return ["arm-none-eabi-gcc", *machine.flags, *own]
+    options = [option for option in own if not option.startswith("-m")]
+    return [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        *machine.zig_flags,
+        *ZIG_OPTIONS,
+        *BARE_OPTIONS,
+        *options,
+        f"-I{BARE}",
+    ]
+
+
+def _compile(bundle: Path, machine: Machine, header: str, work: Path, compiler: str) -> Path:
     manifest = json.loads((bundle / "manifest.json").read_text())
     (work / "bench_model.h").write_text(header)
-    common = ["arm-none-eabi-gcc", *machine.flags, "-ffunction-sections", "-fdata-sections", "-I", bundle / "include"]
+    sections = ["-ffunction-sections", "-fdata-sections", "-I", bundle / "include"]
+    command = [*_compilation(machine, compiler, manifest["compile_options"]), *sections]
     objects = []
     for source in sorted((bundle / "src").glob("*.c")):
         objects.append(work / f"bundle_{source.stem}.o")
         hook = ["-DEDGEQ_PROFILE_HOOK=bench_layer"]
-        _run([*common, *manifest["compile_options"], *hook, "-c", source, "-o", objects[-1]])
+        _run([*command, *hook, "-c", source, "-o", objects[-1]])
     _run(
         [
-            *common,
+            "arm-none-eabi-gcc",
+            *machine.flags,
+            *sections,
             "-std=c11",
             "-O2",
             "-fno-builtin",
@@ -162,9 +224,9 @@ def _compile(bundle: Path, machine: Machine, header: str, work: Path) -> Path:
     return elf
 
 
-def _count(bundle: Path, machine: Machine, vectors: Sequence[Sequence[bytes]], work: Path) -> Counts:
+def _count(bundle: Path, machine: Machine, vectors: Sequence[Sequence[bytes]], work: Path, compiler: str) -> Counts:
     manifest = json.loads((bundle / "manifest.json").read_text())
-    elf_path = _compile(bundle, machine, _model_header(manifest, vectors), work)
+    elf_path = _compile(bundle, machine, _model_header(manifest, vectors), work, compiler)
     with elf_path.open("rb") as file:
         elf = ELFFile(file)
         table = elf.get_section_by_name(".symtab")
@@ -179,21 +241,23 @@ def _count(bundle: Path, machine: Machine, vectors: Sequence[Sequence[bytes]], w
              "-semihosting-config", "enable=on,target=native", "-kernel", elf_path,
              "-plugin", f"{plugin(work)},{watch},{extent}"]
         )  # fmt: skip
-        return _read(printed, out, elf, sections, int(manifest["arena_bytes"]))
+        counts = _read(printed, out, sections, int(manifest["arena_bytes"]))
+        rows = (line.split() for line in out.read_text().splitlines())
+        by_address = {int(row[0], 16): (int(row[1]), int(row[2])) for row in rows if len(row) == 3}
+        return replace(counts, executed=_executed(elf_path, elf, by_address))
 
 
-def _read(printed: str, out: Path, elf: ELFFile, sections: dict[str, int], arena_bytes: int) -> Counts:
+def _read(printed: str, out: Path, sections: dict[str, int], arena_bytes: int) -> Counts:
     lines = [line.split() for line in printed.splitlines() if line.strip()]
     wrong = [line for line in lines if line[0] not in ("output", "stack")]
     if wrong or not out.exists():
         raise BenchError(f"the firmware said: {printed[:400]!r}")
     rows = [line.split() for line in out.read_text().splitlines()]
-    marks = [0, *(int(n) for key, n in rows if key == "mark")]
-    named = {"total", "outside", "mark"}
+    marks = [0, *(int(row[1]) for row in rows if row[0] == "mark")]
     return Counts(
-        instructions=next(int(n) for key, n in rows if key == "total"),
+        instructions=next(int(row[1]) for row in rows if row[0] == "total"),
         layers=tuple(b - a for a, b in pairwise(marks)),
-        functions=_functions(elf, {int(key, 16): int(n) for key, n in rows if key not in named}),
+        executed=(),
         outputs=tuple(bytes.fromhex(line[1]) for line in lines if line[0] == "output"),
         stack_bytes=next(int(line[1]) for line in lines if line[0] == "stack"),
         flash_bytes=sum(sections.get(s, 0) for s in (".model_text", ".model_rodata", ".model_data")),

@@ -1,7 +1,8 @@
 /* The bench's firmware: runs a bundle's invoke on vectors in flash and answers over semihosting.
  *
- * Prints one line an output vector (`output <hex>`), then `stack <bytes>`: the high-water mark of a painted stack. The
- * counter watches bench_start, bench_stop and bench_layer. bench_model.h is generated: BENCH_MODEL_HEADER, the vectors.
+ * Prints one line an output vector (`output <hex>`), then `stack <bytes>`: the high-water mark of a painted stack; or
+ * `outside <offset>`, the first byte that was written before or behind the arena. The counter watches bench_start,
+ * bench_stop and bench_layer. bench_model.h is generated: BENCH_MODEL_HEADER, the vectors.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +12,10 @@
 extern uint32_t bench_stack_bottom[], bench_stack_top[], bench_bss_start[], bench_bss_end[];
 extern uint32_t bench_data_load[], bench_data_start[], bench_data_end[];
 
-static uint8_t arena[BENCH_ARENA_BYTES] __attribute__((aligned(BENCH_ARENA_ALIGN)));
+/* Guards of at least GUARD_BYTES before and behind the arena: a write outside of it ends the run. */
+enum { GUARD_BYTES = 64, GUARD = 0xa5, BEFORE_BYTES = BENCH_ARENA_ALIGN > 64 ? BENCH_ARENA_ALIGN : 64 };
+static uint8_t memory[BEFORE_BYTES + BENCH_ARENA_BYTES + GUARD_BYTES] __attribute__((aligned(BEFORE_BYTES)));
+static uint8_t *const arena = memory + BEFORE_BYTES;
 
 static uint32_t semihost(uint32_t operation, const void *argument) {
     register uint32_t r0 __asm__("r0") = operation;
@@ -71,8 +75,28 @@ __attribute__((noinline)) static int32_t measured_invoke(uint32_t *used) {
     return status;
 }
 
+static void paint_guards(void) {
+    for (size_t i = 0; i < sizeof memory; i++)
+        if (i < BEFORE_BYTES || i >= BEFORE_BYTES + BENCH_ARENA_BYTES)
+            memory[i] = GUARD;
+}
+
+static int guards_hold(void) {
+    for (size_t i = 0; i < sizeof memory; i++) {
+        if (i >= BEFORE_BYTES && i < BEFORE_BYTES + BENCH_ARENA_BYTES)
+            i = BEFORE_BYTES + BENCH_ARENA_BYTES;
+        if (memory[i] != GUARD) {
+            put_number(i < BEFORE_BYTES ? "outside -" : "outside +",
+                       (uint32_t)(i < BEFORE_BYTES ? BEFORE_BYTES - i : i - BEFORE_BYTES));
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static void run(void) {
     uint32_t stack = 0;
+    paint_guards();
     BENCH_RESET(arena);
     for (size_t v = 0; v < BENCH_VECTORS; v++) {
         size_t at = 0;
@@ -87,6 +111,8 @@ static void run(void) {
             stack = used;
         if (status != 0)
             put_number("status -", (uint32_t)-status);
+        if (!guards_hold())
+            return;
         put("output ");
         for (int i = 0; i < BENCH_OUTPUTS; i++)
             put_bytes(BENCH_OUTPUT(arena, i), bench_output_bytes[i]);
