@@ -1,9 +1,10 @@
-"""SOFTMAX and LOG_SOFTMAX in int8, SOFTMAX in 16x8: exponentials come from a table made at generation."""
+"""SOFTMAX in int8 and 16x8: exponentials come from a table made at generation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +29,66 @@ def exponentials(beta_scale: float) -> np.ndarray[tuple[int], np.dtype[np.int32]
     return fixed.exp_negative(scaled, _INTEGER_BITS).astype(np.int32)
 
 
+def _samples(name: str, function: Callable[[Any], Any], low: float, high: float) -> Constant:
+    """513 samples in Q0.15, each moved by half of the interpolation's error at the middle of its span (gen_lut)."""
+    single = np.float32
+    step = single((high - low) / 512)
+    at = (single(low) + np.arange(513, dtype=single) * step).astype(single)
+
+    def exact(x: Any) -> Any:
+        return function(x.astype(np.float64)).astype(single) * single(32768)
+
+    here = fixed.round_half_away(exact(at))
+    chord = fixed.round_half_away((exact(at[1:]) + here[:-1].astype(single)) / single(2))
+    error = chord - fixed.round_half_away(exact((at[:-1] + step / single(2)).astype(single)))
+    here[:-1] -= fixed.round_half_away(error / 2)
+    return Constant(name, "int16_t", np.clip(here, -32768, 32767).astype(np.int16))
+
+
+def _softmax_16(node: Node) -> Step:
+    """16x8: exponentials and a reciprocal interpolated in tables (SoftmaxInt16)."""
+    source, result = node.input(0), node.output()
+    require(node, result, types=(TensorType.INT16,))
+    if not math.isclose(scale(result), 1 / 32768, rel_tol=1e-3) or zero_point(result) != 0:
+        raise Unsupported("Its output's scale is not 1/32768 with zero point 0.", "Convert the model again.")
+    depth = source.shape[-1]
+    if depth >= 1 << 16:
+        raise Unsupported("Its sum of exponentials may exceed 32 bits.", "Use fewer classes.")
+    factor, shift = multiplier(scale(source) * float(node.options["beta"]) / (10.0 / 65535.0))
+    if shift > 14:
+        raise Unsupported(f"Its input has the scale {scale(source)}.", "Convert the model again.")
+    fields = {"rows": source.elements // depth, "depth": depth, "multiplier": factor, "shift": shift}
+    call = (
+        f"edgeq_softmax_s16(&{{params}}, {{t{source.index}}}, {{exponentials}}, {{reciprocals}}, {{t{result.index}}});"
+    )
+    return Step(
+        operator=node.operator.index,
+        name="SOFTMAX",
+        kernel="softmax_s16",
+        method="exponentials and reciprocal from tables of 513",
+        calls=(f"edgeq_softmax_s16(&{{params}}, {{t{source.index}}}, {tables}, {{t{result.index}}});",),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=(
+            _samples("exponentials", np.exp, -10.0, 0.0),
+            _samples("reciprocals", lambda x: 1 / (1 + x), 0.0, 1.0),
+            Struct("params", "softmax_s16_params", fields),
+        ),
+        overlaps=in_place(source, result),
+        sources=("softmax_s16.c",),
+        headers=("softmax.h", "arithmetic.h"),
+        cost=source.elements * 60 + fields["rows"] * 150,
+        code_bytes=400,
+    )
+
+
 @lowering("SOFTMAX")
 def softmax(node: Node) -> Iterator[Step]:
-    """Over the last axis; the output's scale is 1/256 and its zero point -128."""
+    """Over the last axis; the output's scale is 1/256 and its zero point -128 (16x8: 1/32768 and 0)."""
     source, result = node.input(0), node.output()
+    if source.type is TensorType.INT16:
+        yield _softmax_16(node)
+        return
     require(node, source, result, types=(TensorType.INT8,))
     if not math.isclose(scale(result), 1 / 256, rel_tol=1e-3) or zero_point(result) != -128:
         raise Unsupported("Its output's scale is not 1/256 with zero point -128.", "Convert the model again.")

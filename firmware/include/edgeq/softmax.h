@@ -2,6 +2,8 @@
 #ifndef EDGEQ_SOFTMAX_H
 #define EDGEQ_SOFTMAX_H
 
+#include "arithmetic.h"
+
 #include <stdint.h>
 
 typedef struct {
@@ -10,5 +12,14 @@ typedef struct {
 
 /* Output scale 1/256, zero point -128. May work in place. */
 void edgeq_softmax_s8(const edgeq_softmax_params *p, const int8_t *input, const int32_t *exponentials, int8_t *output);
+
+typedef struct {
+    int32_t rows, depth, multiplier, shift;
+} edgeq_softmax_s16_params;
+
+/* 16x8: exponentials of [-10, 0] and 1 / (1 + x) of [0, 1], 513 samples each in Q0.15; multiplier and shift bring a
+ * distance from the row's largest into units of 10 / 65535. Output in Q0.15. May work in place. */
+void edgeq_softmax_s16(const edgeq_softmax_s16_params *p, const int16_t *input, const int16_t *exponentials,
+                       const int16_t *reciprocals, int16_t *output);
 
 #endif

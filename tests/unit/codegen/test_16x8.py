@@ -80,3 +80,38 @@ def test_mean(rows: int, depth: int, a: float, b: float) -> None:
     axis = T((1,), TensorType.INT32, data=[1])
     tensors = [T((1, rows, depth), INT16, scale=a / 256), axis]
     same_as_wheel(model("MEAN", tensors, [T((1, depth), INT16, scale=b / 256)], {"keep_dims": False}))
+
+
+@few
+@given(rows=st.integers(1, 4), depth=st.integers(1, 30), scale=st.floats(1e-5, 3e-3), beta=st.sampled_from([1.0, 0.5]))
+def test_softmax(rows: int, depth: int, scale: float, beta: float) -> None:
+    tensors = [T((rows, depth), INT16, scale=scale)], [T((rows, depth), INT16, scale=2.0**-15)]
+    same_as_wheel(model("SOFTMAX", *tensors, {"beta": beta}), (0, 1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("name", ["MAXIMUM", "MINIMUM"])
+@few
+@given(case=pairs(same_scale=True))
+def test_extremum(name: str, case: Any) -> None:
+    same_as_wheel(model(name, [wide(t) for t in case[0]], [wide(case[1])], {}, 3))
+
+
+@few
+@given(m=st.integers(1, 6), k=st.integers(1, 12), n=st.integers(1, 6), a=scales, b=scales, c=scales, data=st.data())
+def test_batch_matmul(m: int, k: int, n: int, a: float, b: float, c: float, data: Any) -> None:
+    adjoint = data.draw(st.booleans()), data.draw(st.booleans())
+    left = T((2, k, m) if adjoint[0] else (2, m, k), INT16, scale=a / 256)
+    right = T((2, n, k) if adjoint[1] else (2, k, n), INT16, scale=b / 256)
+    result = T((2, m, n), INT16, scale=c / 256)
+    same_as_wheel(model("BATCH_MATMUL", [left, right], [result], {"adj_x": adjoint[0], "adj_y": adjoint[1]}, 4))
+
+
+@few
+@given(data=st.data())
+def test_sum(data: Any) -> None:
+    rows, depth = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 9))
+    a, b, keep = data.draw(scales), data.draw(scales), data.draw(st.booleans())
+    axis = T((1,), TensorType.INT32, data=[1])
+    out = (1, 1, depth) if keep else (1, depth)
+    graph = model("SUM", [T((1, rows, depth), INT16, scale=a / 256), axis], [T(out, INT16, scale=b / 256)])
+    same_as_wheel(replace(graph, operators=(replace(graph.operators[0], options={"keep_dims": keep}),)))
