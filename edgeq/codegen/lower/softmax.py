@@ -58,9 +58,7 @@ def _softmax_16(node: Node) -> Step:
     if shift > 14:
         raise Unsupported(f"Its input has the scale {scale(source)}.", "Convert the model again.")
     fields = {"rows": source.elements // depth, "depth": depth, "multiplier": factor, "shift": shift}
-    call = (
-        f"edgeq_softmax_s16(&{{params}}, {{t{source.index}}}, {{exponentials}}, {{reciprocals}}, {{t{result.index}}});"
-    )
+    tables = "{exponentials}, {reciprocals}"
     return Step(
         operator=node.operator.index,
         name="SOFTMAX",
