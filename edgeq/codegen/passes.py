@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgeq.codegen.constant_channels import fold_constant_channels
+from edgeq.codegen.state import resolve_variables
 from edgeq.graph.ir import Graph, Operator, TensorType
 
 ALIASES = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
@@ -70,7 +71,7 @@ def _spatial_padding(graph: Graph, pad: Operator) -> tuple[int, int, int, int] |
     return rows[1][0], rows[1][1], rows[2][0], rows[2][1]
 
 
-PASSES: tuple[Pass, ...] = (fold_pad, fold_constant_channels, drop_unused)
+PASSES: tuple[Pass, ...] = (resolve_variables, fold_pad, fold_constant_channels, drop_unused)
 """In the order in which they run."""
 
 

@@ -1,4 +1,4 @@
-"""Layers with state: UNIDIRECTIONAL_SEQUENCE_LSTM, SVDF; and the 16-bit curves LOGISTIC and TANH that they share."""
+"""Layers with state: UNIDIRECTIONAL_SEQUENCE_LSTM, SVDF, variables; and the 16-bit curves LOGISTIC and TANH."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.lower.common import SUFFIX, activations, in_place, multiplier, require, same_type, scale, zero_point
+from edgeq.codegen.lower.common import (
+    SUFFIX,
+    activations,
+    c_type,
+    in_place,
+    multiplier,
+    require,
+    same_type,
+    scale,
+    zero_point,
+)
 from edgeq.codegen.registry import lowering
-from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
+from edgeq.codegen.step import Constant, Fields, Node, Source, Step, Struct, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
 
 _HEADERS = ("recurrent.h", "arithmetic.h")
@@ -265,4 +275,56 @@ def svdf(node: Node) -> Iterator[Step]:
         cost=macs * 8,
         code_bytes=350,
         reset=(clear(state),),
+    )
+
+
+def _initialize(state: Tensor, value: NDArray[Any]) -> tuple[tuple[str, ...], tuple[Source, ...]]:
+    """Reset statements of a state that starts as `value`, and the C that they call (none where one byte is enough)."""
+    data = np.ascontiguousarray(value).tobytes()
+    if len(data) != state.size_bytes:
+        raise Unsupported(f"The variable {state.name} starts with {len(data)} bytes, not {state.size_bytes}.")
+    if len(set(data)) == 1:
+        return (f"memset({{t{state.index}}}, {data[0]}, {len(data)});",), ()
+    name = f"edgeq_reset_{state.index}"
+    rows = "\n".join("    " + ", ".join(map(str, data[at : at + 20])) + "," for at in range(0, len(data), 20))
+    text = (
+        "#include <stdint.h>\n#include <string.h>\n\n"
+        f"static const uint8_t initial[{len(data)}] = {{\n{rows}\n}};\n\n"
+        f"void {name}(void *state);\n\nvoid {name}(void *state) {{\n    memcpy(state, initial, sizeof initial);\n}}\n"
+    )
+    source = Source(f"reset_{state.index}", text, f"void {name}(void *state);")
+    return (f"{name}({{t{state.index}}});",), (source,)
+
+
+@lowering("READ_VARIABLE", "ASSIGN_VARIABLE")
+def variable(node: Node) -> Iterator[Step]:
+    """A copy from or to the state tensor that `edgeq.codegen.state` made of the resource."""
+    if not node.input(0).is_variable:
+        raise Unsupported("Its variable is not initialized by constants.", "Initialize the variable with a constant.")
+    state = node.input(0)
+    reading = node.operator.name == "READ_VARIABLE"
+    other = node.output() if reading else node.input(1)
+    if (other.type, other.elements) != (state.type, state.elements):
+        raise Unsupported(f"The variable {state.name} changes its type or shape.", "Convert the model again.")
+    constants: tuple[Constant, ...] = ()
+    place = f"{{t{other.index}}}"
+    if other.data is not None:
+        constants, place = (Constant("value", c_type(other), np.asarray(other.data).reshape(-1)),), "{value}"
+    ends = (place, f"{{t{state.index}}}") if reading else (f"{{t{state.index}}}", place)
+    reset: tuple[str, ...] = ()
+    emitted: tuple[Source, ...] = ()
+    if "initial" in node.options:
+        reset, emitted = _initialize(state, node.options["initial"])
+    yield Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel="memcpy",
+        method="bytes moved",
+        calls=(f"memcpy({ends[0]}, {ends[1]}, {state.size_bytes});",),
+        inputs=activations(state) if reading else activations(other, state),
+        outputs=(other.index,) if reading else (),
+        constants=constants,
+        emitted=emitted,
+        cost=state.size_bytes * 2,
+        reset=reset,
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundles import Wheel, build
 from hypothesis import given
 from hypothesis import strategies as st
-from single import INT8, INT16, INT32, T, model, same_as_wheel
+from single import INT8, INT16, INT32, T, model, same_as_wheel, values
 from test_operators import few, noise, scales, seeds, zeros
 
-from edgeq.graph import Graph, TensorType
+from edgeq.graph import Graph, Operator, Quantization, Tensor, TensorType, read_bytes, write_bytes
 
 KINDS = (2, 3, 0, 1, 4)
 """Inputs of successive invokes; the state goes from one to the next on both sides."""
@@ -87,3 +89,45 @@ def test_curve_16x8(name: str, scale: float) -> None:
     shape = (65536,)
     graph = model(name, [T(shape, INT16, scale=float(np.float32(scale)))], [T(shape, INT16, scale=2.0**-15)])
     same_as_wheel(graph, (2, 3))
+
+
+def counter(initial: list[int]) -> Graph:
+    """y = x + v; v = y: a running sum that starts at `initial`."""
+    shape, quantization = (1, len(initial)), Quantization((0.5,), (3,))
+    names = {"container": "", "shared_name": "v"}
+
+    def tensor(index: int, name: str, kind: TensorType = INT8, data: Any = None) -> Tensor:
+        resource = kind is TensorType.RESOURCE
+        lies = () if resource else shape
+        return Tensor(index, name, kind, lies, lies, None if resource else quantization, data)
+
+    start = np.array([initial], np.int8)
+    resource = TensorType.RESOURCE
+    once = Graph(
+        "once",
+        (tensor(0, "start", data=start), tensor(1, "handle", resource)),
+        (Operator(0, "VAR_HANDLE", 1, (), (1,), names), Operator(1, "ASSIGN_VARIABLE", 1, (1, 0), ())),
+        (),
+        (),
+    )
+    operators = (
+        Operator(0, "CALL_ONCE", 1, (), (), {"init_subgraph_index": 1}),
+        Operator(1, "VAR_HANDLE", 1, (), (1,), names),
+        Operator(2, "READ_VARIABLE", 1, (1,), (2,)),
+        Operator(3, "ADD", 2, (0, 2), (3,)),
+        Operator(4, "ASSIGN_VARIABLE", 1, (1, 3), ()),
+    )
+    tensors = (tensor(0, "x"), tensor(1, "handle", resource), tensor(2, "v"), tensor(3, "y"))
+    main = Graph("main", tensors, operators, (0,), (3,))
+    return read_bytes(write_bytes(replace(main, subgraphs=(main, once))))
+
+
+@pytest.mark.parametrize("initial", [[3, 3, 3], [-7, 20, 100]])
+def test_variable(initial: list[int], tmp_path: Path) -> None:
+    graph = counter(initial)
+    ours, wheel = build(graph, tmp_path), Wheel(write_bytes(graph))
+    for kind in (2, 3, 4, 5):
+        np.testing.assert_array_equal(ours.run(values(graph, kind))[0], wheel.run(values(graph, kind))[0])
+    ours._function("reset")(ours.arena)
+    fresh = Wheel(write_bytes(graph))
+    np.testing.assert_array_equal(ours.run(values(graph, 2))[0], fresh.run(values(graph, 2))[0])
