@@ -117,18 +117,27 @@ def bundle(
     *,
     name: str | None = None,
     optimize: Optimize = "balanced",
+    agent: Literal["edgeq", "mlperf"] = "edgeq",
 ) -> Bundle:
-    """Compile a `.tflite` file to C sources for a board, written to the directory `out` (whole or not at all)."""
+    """Compile a `.tflite` file to C sources for a board, written to the directory `out` (whole or not at all).
+
+    `agent` is what `flash` puts beside the model: EdgeQ's own, or the MLPerf Tiny device protocol; `name` must then be
+    one of the benchmark's model ids.
+    """
     from edgeq import codegen
     from edgeq.boards import load_board
     from edgeq.graph import read_bytes, read_file
+    from edgeq.toolchain.manifest import Manifest
+    from edgeq.toolchain.mlperf import require_mlperf_model
 
     path = Path(model)
     content = read_file(path)
     plan = codegen.plan(
         read_bytes(content, where=str(path)), load_board(board), name=name or path.stem, optimize=optimize
     )
-    result = codegen.emit(plan, content)
+    result = codegen.emit(plan, content, agent=agent)
+    if agent == "mlperf":
+        require_mlperf_model(Manifest.model_validate(dict(result.manifest)))
     codegen.write_bundle(result, Path(out))
     return result
 

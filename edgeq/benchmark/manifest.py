@@ -11,13 +11,10 @@ from edgeq.toolchain.manifest import LayerEntry, Manifest, TensorEntry
 
 
 class Tensor(TensorEntry):
-    """An input or output; scale and zero point where it is quantized."""
+    """An input or output by its name."""
 
     name: str = ""
-    type: str = "INT8"
     shape: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    scale: float | None = None
-    zero_point: int | None = None
 
 
 class Layer(LayerEntry):

@@ -33,7 +33,7 @@ from edgeq.device.flashed import load_flashed
 from edgeq.device.flashing import build_image
 from edgeq.device.messages import Hello
 from edgeq.device.session import Session
-from edgeq.errors import DeviceError, ToolError
+from edgeq.errors import DeviceError, ToolError, UsageError
 from edgeq.measure import Computed, Measured, Quantity, Unknown
 from edgeq.progress import Progress, silent
 from edgeq.toolchain import read_manifest
@@ -72,6 +72,13 @@ def bench(
     flashed = load_flashed(board.id)
     manifest = _manifest(bundle_dir, flashed.manifest if flashed is not None else None)
     image = flashed.image if flashed is not None else None
+    if manifest is not None and manifest.options.agent != "edgeq":
+        raise UsageError(
+            "other-agent",
+            f"The firmware of {manifest.name} speaks the protocol of MLPerf Tiny, not EdgeQ's.",
+            where=str(bundle_dir or board.id),
+            try_=("Measure it with MLPerf Tiny's runner.", "Bundle without --agent, flash, and run edgeq bench again."),
+        )
     progress("connect", 0, None)
     with connect(board, port=port) as session, ExitStack() as stack:
         if manifest is not None and (bundle_dir is not None or port is None):

@@ -25,6 +25,9 @@ def bundle(
     optimize: Annotated[
         Literal["speed", "balanced", "ram", "flash"], typer.Option(help="What matters most.")
     ] = "balanced",
+    agent: Annotated[
+        Literal["edgeq", "mlperf"], typer.Option(help="What firmware of it speaks: EdgeQ's link, or MLPerf Tiny's.")
+    ] = "edgeq",
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -41,7 +44,7 @@ def bundle(
                 "Name one board, with --board or --board-file.",
                 try_="Give --board BOARD; `edgeq boards list` shows them.",
             )
-        result = api.bundle(model, place, out, name=name, optimize=optimize)
+        result = api.bundle(model, place, out, name=name, optimize=optimize, agent=agent)
         document = {"directory": str(out), "manifest": dict(result.manifest)}
         verb.finish(document, lambda console: _render(console, result, out, quiet=quiet))
 

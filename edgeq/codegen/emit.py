@@ -349,7 +349,7 @@ def _output_place(plan: Plan, step: Step) -> dict[str, Any]:
     }
 
 
-def _manifest(plan: Plan, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _manifest(plan: Plan, files: Mapping[str, bytes], agent: str) -> dict[str, Any]:
     tensors = plan.graph.tensors
     return {
         "schema": "edgeq.bundle/1",
@@ -357,7 +357,7 @@ def _manifest(plan: Plan, files: Mapping[str, bytes]) -> dict[str, Any]:
         "name": plan.name,
         "model_sha256": plan.source.digest,
         "board": plan.board,
-        "options": {"optimize": plan.optimize},
+        "options": {"optimize": plan.optimize, **({} if agent == "edgeq" else {"agent": agent})},
         "arena_bytes": plan.arena_bytes,
         "arena_align": ALIGN,
         "arena_lower_bound_bytes": plan.arena.lower_bound_bytes,
@@ -381,10 +381,11 @@ def _manifest(plan: Plan, files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
-def emit(plan: Plan, model: bytes = b"") -> Bundle:
+def emit(plan: Plan, model: bytes = b"", *, agent: str = "edgeq") -> Bundle:
     """All files of the bundle. The same plan gives the same bytes.
 
     model: the file that `plan.source` was read from, kept in the bundle; without it the graph is written anew.
+    agent: what firmware of it is to speak, said in the manifest: "edgeq", or "mlperf" for MLPerf Tiny's runner.
     """
     model_file = model or write_bytes(plan.source)
     plan = replace(plan, source=replace(plan.source, digest=hashlib.sha256(model_file).hexdigest()))
@@ -407,6 +408,6 @@ def emit(plan: Plan, model: bytes = b"") -> Bundle:
     files["CMakeLists.txt"] = _cmake(plan, sorted(f for f in files if f.endswith(".c"))).encode()
     files |= golden.vectors(plan)
     files[MODEL] = model_file
-    manifest = _manifest(plan, files)
+    manifest = _manifest(plan, files, agent)
     files[MANIFEST] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
     return Bundle(plan.name, files, manifest)

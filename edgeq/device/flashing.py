@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from edgeq.device.discover import find_port
 from edgeq.device.flashed import Flashed
 from edgeq.device.messages import Hello
 from edgeq.device.methods import put
+from edgeq.device.mlperf import expect_model
 from edgeq.device.ports import open_port
 from edgeq.device.session import Session
 from edgeq.device.state import state_directory
+from edgeq.device.virtual import power_on
 from edgeq.errors import LinkError, UsageError
 from edgeq.measure import Computed
 from edgeq.progress import Progress, silent
@@ -30,14 +32,14 @@ _BUILDING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class FlashReport:
-    """A board that runs the image and has said so."""
+    """A board that runs the image and has said so; `hello` is None where it speaks MLPerf Tiny's protocol."""
 
     board: str
     board_name: str
     method: str
     port: str
     image: Image
-    hello: Hello
+    hello: Hello | None
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -45,7 +47,7 @@ class FlashReport:
             "method": self.method,
             "port": self.port,
             "image": image_json(self.image),
-            "hello": self.hello.to_json(),
+            "hello": None if self.hello is None else self.hello.to_json(),
         }
 
 
@@ -70,7 +72,7 @@ def flash(
     compiler: str | None = None,
     progress: Progress = silent,
 ) -> FlashReport:
-    """Build `bundle_dir` for `board`, flash it, verify by HELLO that board and model are the ones expected.
+    """Build `bundle_dir` for `board`, flash it, verify by its own word that board and model are the ones expected.
 
     Errors: the toolchain's (`compiler-not-found`, `build-failed`, `image-too-large`), then the link's. A virtual board
     keeps its previous image if the new one does not answer.
@@ -89,21 +91,43 @@ def flash(
         progress("flash", 0, None)
         put(image, board, port)
     progress("verify", 0, None)
-    with _connect_again(board, port, image) as session:
-        session.expect(model_sha256=image.model_sha256)
-        hello, line = session.info, session.transport.name
+    manifest = read_manifest(bundle_dir)
+    if manifest.options.agent == "mlperf":
+        hello, line = None, _mlperf_verified(board, port, image, manifest.name)
+    else:
+        with _connect_again(board, port, image) as session:
+            session.expect(model_sha256=image.model_sha256)
+            hello, line = session.info, session.transport.name
     Flashed(image, (bundle_dir / "manifest.json").read_bytes()).store(board.id)
     return FlashReport(board.id, board.name, board.flash.method, line, image, hello)
 
 
 @contextmanager
 def _connect_again(board: Board, port: str | None, image: Image) -> Iterator[Session]:
-    """A session with the board just flashed; the port of a real one comes back some time after it restarts."""
+    """A session with the board just flashed."""
+    _await_port(board, port)
+    with connect(board, port=port, image=image) as session:
+        yield session
+
+
+def _mlperf_verified(board: Board, port: str | None, image: Image, model: str) -> str:
+    """The line's name, once the board just flashed has named its model by MLPerf Tiny's protocol."""
+    _await_port(board, port)
+    with ExitStack() as stack:
+        if board.virtual is not None:
+            transport = stack.enter_context(power_on(board, image.elf)).transport
+        else:
+            transport = open_port(port or find_port(board), baud=board.link.baud)
+            stack.callback(transport.close)
+        expect_model(transport, model)
+        return transport.name
+
+
+def _await_port(board: Board, port: str | None) -> None:
+    """The port of a real board comes back some time after it restarts."""
     deadline = time.monotonic() + _PORT_RETURNS_S
     while board.virtual is None and time.monotonic() < deadline and not _port_there(board, port):
         time.sleep(0.2)
-    with connect(board, port=port, image=image) as session:
-        yield session
 
 
 def _port_there(board: Board, port: str | None) -> bool:

@@ -18,9 +18,14 @@ from edgeq.toolchain import Image
 def render_flash(console: Console, report: FlashReport) -> None:
     """Who answered, what it runs, what it takes."""
     hello = report.hello
-    console.print(f"[bold green]runs[/] {escape(hello.model)} on {escape(report.board_name)} ({report.board})")
+    model = hello.model if hello is not None else "an MLPerf Tiny model"
+    console.print(f"[bold green]runs[/] {escape(model)} on {escape(report.board_name)} ({report.board})")
     _image(console, report.image)
-    console.print(f"  agent  {hello.firmware_version} at {escape(report.port)}, arena {bytes_text(hello.arena_bytes)}")
+    if hello is None:
+        console.print(f"  agent  MLPerf Tiny's protocol at {escape(report.port)}, for the official runner")
+    else:
+        arena = bytes_text(hello.arena_bytes)
+        console.print(f"  agent  {hello.firmware_version} at {escape(report.port)}, arena {arena}")
 
 
 def render_bench(console: Console, report: BenchReport) -> None:

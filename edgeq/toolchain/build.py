@@ -21,6 +21,7 @@ from edgeq.files import write_directory
 from edgeq.toolchain.compilers import Compiler, find_compiler
 from edgeq.toolchain.image import Image, Sizes, flash_content, read_sizes, write_boot2_checksum
 from edgeq.toolchain.manifest import Manifest, read_manifest
+from edgeq.toolchain.mlperf import MLPERF_INPUTS, require_mlperf_model
 from edgeq.toolchain.port import Port, load_port
 
 RECORD = "image.json"
@@ -56,6 +57,11 @@ class _Recipe:
         bare = BARE_OPTIONS if self.port.linker_script is not None else ()
         return (*self.compiler.target_flags, *SECTIONS, *own, *bare, *self.port.options, *self.port.defines)
 
+    def model_options(self) -> tuple[str, ...]:
+        """Options of the generated C, which calls the agent after each layer where that takes times."""
+        hook = (PROFILE_HOOK,) if self.manifest.options.agent == "edgeq" else ()
+        return (*self.manifest.compile_options, *hook)
+
 
 def build(bundle_dir: Path, board: Board, out_dir: Path, *, compiler: str | None = None) -> Image:
     """The image of a bundle for a board, in `out_dir`: `firmware.elf`, and `firmware.bin` unless the board is the host.
@@ -68,7 +74,7 @@ def build(bundle_dir: Path, board: Board, out_dir: Path, *, compiler: str | None
     """
     manifest = read_manifest(bundle_dir)
     compiler_ = find_compiler(board, compiler)
-    recipe = _Recipe(bundle_dir, manifest, board, load_port(board), compiler_)
+    recipe = _Recipe(bundle_dir, manifest, board, load_port(board, manifest.options.agent), compiler_)
     digest = _digest(recipe)
     kept = _kept(out_dir, digest)
     if kept is not None:
@@ -93,7 +99,7 @@ def _build_into(directory: Path, recipe: _Recipe) -> dict[str, object]:
         "board": recipe.board.id,
         "model_sha256": recipe.manifest.model_sha256,
         "compiler": f"{recipe.compiler.name}: {recipe.compiler.version}",
-        "flags": [*recipe.flags(), *recipe.manifest.compile_options, PROFILE_HOOK],
+        "flags": [*recipe.flags(), *recipe.model_options()],
         "entry": entry,
         "load_address": 0,
         "sizes": {name: getattr(sizes, name) for name in Sizes.__slots__},
@@ -125,7 +131,7 @@ def _units(recipe: _Recipe, scratch: Path) -> list[tuple[Path, tuple[str, ...]]]
     """Sources, each with its own options; the one that binds bundle and agent is written to `scratch`."""
     model = scratch / "edgeq_model.c"
     model.write_text(model_source(recipe.manifest, recipe.board), encoding="utf-8")
-    options = (*recipe.manifest.compile_options, PROFILE_HOOK)
+    options = recipe.model_options()
     generated = [(recipe.bundle / name, options) for name in recipe.manifest.sources()]
     return [*generated, *((source, AGENT_OPTIONS) for source in (model, *recipe.port.sources))]
 
@@ -144,8 +150,14 @@ def _link_flags(recipe: _Recipe, scratch: Path) -> tuple[str, ...]:
 def model_source(manifest: Manifest, board: Board) -> str:
     """The C file that binds a bundle to the agent: it defines `edgeq_model` (firmware/agent/agent.h)."""
     environment = Environment(loader=PackageLoader("edgeq.toolchain"), undefined=StrictUndefined, autoescape=False)
+    if manifest.options.agent == "mlperf":
+        require_mlperf_model(manifest)
     return environment.get_template("model.c.j2").render(
-        m=manifest, board=board.id, version=__version__, digest=bytes.fromhex(manifest.model_sha256)
+        mlperf_inputs=MLPERF_INPUTS,
+        m=manifest,
+        board=board.id,
+        version=__version__,
+        digest=bytes.fromhex(manifest.model_sha256),
     )
 
 

@@ -34,9 +34,12 @@ class _Part(BaseModel):
 
 
 class TensorEntry(_Part):
-    """An input or output: its bytes."""
+    """An input or output: its bytes; scale and zero point where it is quantized."""
 
     bytes: Annotated[int, Field(ge=1, lt=2**31)]
+    type: str = "INT8"
+    scale: float | None = None
+    zero_point: int | None = None
 
 
 class LayerEntry(_Part):
@@ -46,6 +49,13 @@ class LayerEntry(_Part):
     name: str
 
 
+class Options(_Part):
+    """What was asked of `edgeq bundle`."""
+
+    agent: Literal["edgeq", "mlperf"] = "edgeq"
+    """What the firmware speaks: EdgeQ's own link, or the MLPerf Tiny device protocol."""
+
+
 class Manifest(_Part):
     """What the agent must know of a bundle, and how its sources are compiled."""
 
@@ -53,6 +63,7 @@ class Manifest(_Part):
     name: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
     """Prefix of the generated symbols: a C identifier."""
     model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    options: Options = Options()
     arena_bytes: Annotated[int, Field(ge=1, lt=2**31)]
     arena_align: Annotated[int, Field(ge=1, le=4096)] = 16
     inputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=16)]

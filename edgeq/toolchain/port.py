@@ -24,8 +24,15 @@ class Port:
     defines: tuple[str, ...]
 
 
-def load_port(board: Board) -> Port:
-    """The port that the board's profile names. BoardError `port-unknown`.
+AGENTS = {
+    "edgeq": ("agent.c", "kept.c", "memory.c", "run.c", "wire.c"),
+    "mlperf": ("kept.c", "mlperf.c", "wire.c"),
+}
+"""Sources in firmware/agent/ of what a firmware speaks."""
+
+
+def load_port(board: Board, agent: str = "edgeq") -> Port:
+    """The port that the board's profile names, with one of AGENTS. BoardError `port-unknown`.
 
     `port.toml` in the port's directory lists `sources`, `include`, and, without an operating system, `linker_scripts`;
     paths are relative to it. `options` are further options of the compiler, `link_options` of the linker;
@@ -47,7 +54,7 @@ def load_port(board: Board) -> Port:
     scripts = table.get("linker_scripts")
     return Port(
         sources=(
-            *sorted((firmware / "agent").glob("*.c")),
+            *(firmware / "agent" / name for name in AGENTS[agent]),
             *((directory / name).resolve() for name in table["sources"]),
         ),
         include=(firmware / "agent", *((directory / name).resolve() for name in table["include"])),

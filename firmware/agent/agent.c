@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "kept.h"
 
 /* The agent that runs, for the fault handler. */
 static edgeq_agent_t *started;
@@ -200,10 +201,6 @@ static void reset_model(edgeq_agent_t *agent) {
     agent->run.capture_bytes = 0;
 }
 
-static void kept_seal(void) {
-    edgeq_kept.crc = ~edgeq_crc32(EDGEQ_CRC_START, (const uint8_t *)&edgeq_kept, sizeof edgeq_kept - sizeof(uint32_t));
-}
-
 static void reset(edgeq_agent_t *agent, const uint8_t *payload, uint32_t length) {
     if (length != 1 || payload[0] > 1) {
         edgeq_reply_status(agent, STATUS_BAD_REQUEST);
@@ -215,7 +212,7 @@ static void reset(edgeq_agent_t *agent, const uint8_t *payload, uint32_t length)
     } else {
         edgeq_reply_status(agent, STATUS_OK);
         edgeq_kept.reset_reason = EDGEQ_RESET_ASKED;
-        kept_seal();
+        edgeq_kept_seal();
         edgeq_port_reset();
     }
 }
@@ -228,7 +225,7 @@ static void fault(edgeq_agent_t *agent, const uint8_t *payload, uint32_t length)
     }
     if (payload[0] == 1) {
         memset(&edgeq_kept.fault, 0, sizeof edgeq_kept.fault);
-        kept_seal();
+        edgeq_kept_seal();
     }
     memcpy(words, &edgeq_kept.fault, sizeof words);
     edgeq_reply_begin(agent, STATUS_OK, sizeof words);
@@ -342,19 +339,6 @@ void edgeq_agent_poll(edgeq_agent_t *agent) {
 
 /* ---- start, faults ---- */
 
-/* What the last life left; why it ended is told once. */
-static void kept_open(edgeq_agent_t *agent) {
-    const uint32_t crc =
-        ~edgeq_crc32(EDGEQ_CRC_START, (const uint8_t *)&edgeq_kept, sizeof edgeq_kept - sizeof(uint32_t));
-    if (crc != edgeq_kept.crc) {
-        memset(&edgeq_kept, 0, sizeof edgeq_kept);
-    }
-    edgeq_kept.boot_count++;
-    agent->reset_reason = edgeq_kept.reset_reason;
-    edgeq_kept.reset_reason = EDGEQ_RESET_POWER;
-    kept_seal();
-}
-
 void edgeq_agent_fault(const edgeq_fault_t *record) {
     const uint32_t faults = edgeq_kept.fault.faults;
     edgeq_kept.fault = *record;
@@ -363,7 +347,7 @@ void edgeq_agent_fault(const edgeq_fault_t *record) {
     edgeq_kept.fault.boot_count = edgeq_kept.boot_count;
     edgeq_kept.fault.faults = faults + 1u;
     edgeq_kept.reset_reason = EDGEQ_RESET_FAULT;
-    kept_seal();
+    edgeq_kept_seal();
 }
 
 static void share_spare(edgeq_agent_t *agent) {
@@ -389,7 +373,7 @@ void edgeq_agent_start(edgeq_agent_t *agent, const edgeq_model_t *model) {
     agent->encoder.write = edgeq_port_write;
     edgeq_decoder_init(&agent->decoder, agent->frame, sizeof agent->frame);
     edgeq_port_info(&agent->port);
-    kept_open(agent);
+    agent->reset_reason = edgeq_kept_open();
     started = agent;
     edgeq_stack_paint(agent);
     share_spare(agent);

@@ -20,6 +20,7 @@ from tiny_bundle import COMMAND_BYTES, INPUT_BYTES, write_tiny_bundle
 
 from edgeq.boards import load_board
 from edgeq.toolchain import model_source, read_manifest
+from edgeq.toolchain.port import AGENTS
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
@@ -36,7 +37,12 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = write_tiny_bundle(directory / "bundle")
     glue = directory / "glue.c"
     glue.write_text(model_source(read_manifest(bundle), load_board("host")))
-    sources = [*(FIRMWARE / "agent").glob("*.c"), FIRMWARE / "ports/host/port.c", bundle / "src/tiny.c", glue]
+    sources = [
+        *(FIRMWARE / "agent" / name for name in AGENTS["edgeq"]),
+        FIRMWARE / "ports/host/port.c",
+        bundle / "src/tiny.c",
+        glue,
+    ]
     options = [f"-I{FIRMWARE / 'agent'}", f"-I{bundle / 'include'}", "-DEDGEQ_PROFILE_HOOK=edgeq_agent_layer"]
     subprocess.run([compiler, *SANITIZERS, *options, *map(str, sources), "-o", str(directory / "agent")], check=True)
     return directory / "agent"

@@ -1,4 +1,4 @@
-/* The four functions that compilers call by themselves, for ports without a C library. */
+/* The functions that compilers call by themselves, for ports without a C library. */
 #include <stdint.h>
 #include <string.h>
 
@@ -71,4 +71,12 @@ AS_WRITTEN int memcmp(const void *left, const void *right, size_t length) {
         }
     }
     return 0;
+}
+
+AS_WRITTEN size_t strlen(const char *text) {
+    size_t length = 0;
+    while (text[length] != 0) {
+        ++length;
+    }
+    return length;
 }

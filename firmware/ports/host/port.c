@@ -58,6 +58,7 @@ static void flush(void) {
 
 int32_t edgeq_port_read(void) {
     if (in_next == in_count) {
+        flush();
         const ssize_t count = read(LINE_IN, in, sizeof in);
         if (count == 0 || (count < 0 && errno != EINTR)) {
             hang_up();
