@@ -12,6 +12,7 @@ from edgeq.checks.ethos import VelaResult
 from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
+from edgeq.codegen import passes
 from edgeq.codegen.plan import Plan, plan, unsupported
 from edgeq.errors import ModelError
 from edgeq.graph.ir import Graph, Operator, Tensor
@@ -28,16 +29,20 @@ class Plans:
         self._plans: dict[frozenset[str], Plan] = {}
 
     @cached_property
+    def _prepared(self) -> Graph:
+        return passes.run(self._graph)
+
+    @cached_property
     def unsupported(self) -> list[tuple[Operator, str, str]]:
         """Every operator that cannot be lowered, with reason and what to try."""
-        return unsupported(self._graph)
+        return unsupported(self._graph, prepared=self._prepared)
 
     def of(self, board: Board) -> Plan:
         """The plan for a board's kernels. ModelError where there is none."""
         executor = board.executor("generated-c")
         key = frozenset(executor.kernels if isinstance(executor, GeneratedC) else ())
         if key not in self._plans:
-            self._plans[key] = plan(self._graph, board)
+            self._plans[key] = plan(self._graph, board, prepared=self._prepared)
         return self._plans[key]
 
 

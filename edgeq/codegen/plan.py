@@ -152,11 +152,11 @@ def _candidates(graph: Graph, operator: Operator, for_target: Target) -> list[St
         raise Unsupported(f"It is malformed: {error}.", "Convert the model again.") from error
 
 
-def unsupported(graph: Graph) -> list[tuple[Operator, str, str]]:
-    """Every operator that cannot be lowered: (operator, reason, what to try)."""
+def unsupported(graph: Graph, *, prepared: Graph | None = None) -> list[tuple[Operator, str, str]]:
+    """Every operator that cannot be lowered: (operator, reason, what to try). `prepared` is passes.run(graph)."""
     generic = target(None, "balanced")
     found = []
-    prepared = passes.run(graph)
+    prepared = prepared or passes.run(graph)
     for operator in prepared.operators:
         if operator.name in passes.ALIASES:
             continue
@@ -236,14 +236,21 @@ def _place(graph: Graph, steps: Sequence[Step]) -> tuple[Arena, tuple[Placed, ..
     return arena, placed, addresses, {step: arena.offsets[i] for step, i in scratch.items()}
 
 
-def plan(graph: Graph, board: Board, *, name: str | None = None, optimize: Optimize = "balanced") -> Plan:
-    """Decide everything about the generated code. Pure.
+def plan(
+    graph: Graph,
+    board: Board,
+    *,
+    name: str | None = None,
+    optimize: Optimize = "balanced",
+    prepared: Graph | None = None,
+) -> Plan:
+    """Decide everything about the generated code. Pure. `prepared` is passes.run(graph), if the caller has it.
 
     ModelError `operator-not-supported` names the first operator that cannot be lowered, and how many there are.
     """
     if optimize not in ("speed", "balanced", "ram", "flash"):
         raise UsageError("bad-option", f"--optimize {optimize} is not known.", try_="speed, balanced, ram or flash")
-    prepared = passes.run(graph)
+    prepared = prepared or passes.run(graph)
     goal = target(board, optimize)
     listed: list[list[Step]] = []
     failures: list[tuple[Operator, Unsupported]] = []

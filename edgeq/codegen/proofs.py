@@ -131,37 +131,44 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
     delta = np.zeros(len(up), np.int64)
     multiplier = np.where(constant, 0, nearest)
     addend = np.where(constant, exact(low)[:, 0] << shift + up, 0)
-    goals = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :] << (shift + 32 + up[:, None])
-    lines = {more: _line(exact, goals, (nearest + more) << up) for more in {more for _, more in _SEARCH}}
+    left = np.flatnonzero(~constant)
+
+    def search(channels: Ints, deltas: Ints, more: int, line: tuple[Ints, Ints]) -> NDArray[np.bool_]:
+        """Settle the channels for which an offset is found; which ones these are."""
+        m = (nearest[channels] + more) << up[channels]
+        first, found = _first_offset(deltas, m, *line)
+        done = channels[found]
+        delta[done] = deltas[first[found]]
+        addend[done] = -((delta[done] * m[found] - line[0][found]) >> 32)
+        multiplier[done] = nearest[done] + more
+        return found
+
+    (deltas, more), *further = _SEARCH
+    left = left[~search(left, deltas, more, _line(exact, up, shift, left, nearest + more))]
+    lines = {more: _line(exact, up, shift, left, nearest + more) for more in {more for _, more in further}}
     widest = np.max([most - least for least, most in lines.values()], axis=0)
-    live = np.flatnonzero(~constant)
-    if bool((widest[live] <= 0).any()):
+    if bool((widest <= 0).any()):
         return None
-    for batch in np.array_split(live[np.argsort(widest[live], kind="stable")], -(-len(live) // _BATCH) or 1):
-        left = batch
-        for deltas, more in _SEARCH:
-            m = (nearest[left] + more) << up[left]
-            least, most = (bound[left] for bound in lines[more])
-            first, found = _first_offset(deltas, m, least, most)
-            chosen = left[found]
-            delta[chosen] = deltas[first[found]]
-            addend[chosen] = -((delta[chosen] * m[found] - least[found]) >> 32)
-            multiplier[chosen] = nearest[chosen] + more
-            left = left[~found]
-            if not len(left):
-                break
-        if len(left):
+    hardest_first = np.argsort(widest, kind="stable")
+    for batch in np.split(hardest_first, [1, 4, *range(_BATCH, len(left), _BATCH)]):
+        rest = batch
+        for deltas, more in further:
+            least, most = lines[more]
+            rest = rest[~search(left[rest], deltas, more, (least[rest], most[rest]))]
+        if len(rest):
             return None
     form = ShortForm(shift, up, delta, multiplier, addend)
     return form if _proven(exact, form) else None
 
 
-def _line(exact: Requantization, goals: Ints, m: Ints) -> tuple[Ints, Ints]:
-    """[a, b) of short_form's line, one a channel, for the multipliers m."""
-    steps = exact.thresholds
-    product = steps * m[:, None]
-    least = np.where(steps <= exact.high[:, None], goals - product, -_FAR).max(axis=1)
-    most = np.where(steps > exact.low[:, None], goals - product + m[:, None], _FAR).min(axis=1)
+def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, multipliers: Ints) -> tuple[Ints, Ints]:
+    """[a, b) of short_form's line, one a channel of `channels`."""
+    steps = exact.thresholds[channels]
+    m = (multipliers << up)[channels, None]
+    wanted = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :]
+    below = (wanted << (shift + 32 + up[channels, None])) - steps * m
+    least = np.where(steps <= exact.high[channels, None], below, -_FAR).max(axis=1)
+    most = np.where(steps > exact.low[channels, None], below + m, _FAR).min(axis=1)
     return least, most
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def weights_of(node: Node, channels: int) -> Weights:
     if any(quantization.zero_point):
         raise Unsupported("Its weights have a zero point other than 0.", "Convert the model with symmetric weights.")
     scales = quantization.scale if len(quantization.scale) == channels else quantization.scale * channels
-    factors = [multiplier(scale(source) * s / scale(result), "channel scale") for s in scales]
+    factors = _factors(scale(source), scales, scale(result))
     tensor = node.optional(2)
     bias = np.zeros(channels, np.int64) if tensor is None else node.constant(2, "bias").astype(np.int64).reshape(-1)
     if bias.shape != (channels,):
@@ -55,6 +56,12 @@ def weights_of(node: Node, channels: int) -> Weights:
     return Weights(
         values, bias, np.array([m for m, _ in factors], np.int32), np.array([s for _, s in factors], np.int8)
     )
+
+
+@lru_cache(maxsize=512)
+def _factors(source: float, scales: tuple[float, ...], result: float) -> tuple[tuple[int, int], ...]:
+    """Multiplier and shift of each channel; every variant of a layer asks for the same ones."""
+    return tuple(multiplier(source * s / result, "channel scale") for s in scales)
 
 
 def accumulators_fit(weights: NDArray[np.int8], bias: NDArray[np.int64], source: Tensor) -> bool:
