@@ -26,7 +26,7 @@ class Plans:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._plans: dict[frozenset[str], Plan] = {}
+        self._plans: dict[tuple[frozenset[str], bool, str], Plan] = {}
 
     @cached_property
     def _prepared(self) -> Graph:
@@ -39,11 +39,18 @@ class Plans:
 
     def of(self, board: Board) -> Plan:
         """The plan for a board's kernels. ModelError where there is none."""
-        executor = board.executor("generated-c")
-        key = frozenset(executor.kernels if isinstance(executor, GeneratedC) else ())
+        key = self.key(board)
         if key not in self._plans:
             self._plans[key] = plan(self._graph, board, prepared=self._prepared)
         return self._plans[key]
+
+    @staticmethod
+    def key(board: Board) -> tuple[frozenset[str], bool, str]:
+        """What a plan depends on of a board: extensions, whether it has an FPU, the architecture of plain cores."""
+        executor = board.executor("generated-c")
+        kernels = frozenset(executor.kernels if isinstance(executor, GeneratedC) else ())
+        architecture = "" if kernels - {"portable"} else board.core.architecture
+        return kernels, bool({"fpu-sp", "fpu-dp"} & set(board.core.features)), architecture
 
 
 def check(
