@@ -64,6 +64,14 @@ def _factors(source: float, scales: tuple[float, ...], result: float) -> tuple[t
     return tuple(multiplier(source * s / result, "channel scale") for s in scales)
 
 
+def weights_constant(node: Node, values: NDArray[np.int8]) -> tuple[Constant, str]:
+    """The weights as the portable kernel of int8 activations reads them, and its suffix: s4 packs two in a byte."""
+    if node.input(1).type is not TensorType.INT4:
+        return Constant("weights", "int8_t", values.reshape(-1)), "s8"
+    nibbles = np.append(values.reshape(-1), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 0xF
+    return Constant("weights", "uint8_t", nibbles[::2] | nibbles[1::2] << 4), "s4"
+
+
 def accumulators_fit(weights: NDArray[np.int8], bias: NDArray[np.int64], source: Tensor) -> bool:
     """Whether no partial sum can leave int32: weights [channels, taps], any int8 input, padding included."""
     zero = zero_point(source)
@@ -150,7 +158,10 @@ def _windowed(node: Node, kind: str, fields: dict[str, int], taps: int, cost: fl
         raise Unsupported("Its accumulators may exceed 32 bits.", "Use fewer input channels in this layer.")
     low, high = activation_range(node, result)
     macs = result.elements * taps
-    kernel = f"{kind}_{SUFFIX[activation]}"
+    weights, suffix = Constant("weights", "int8_t", constants.weights.reshape(-1)), SUFFIX[activation]
+    if not wide and kind == "conv_2d":
+        weights, suffix = weights_constant(node, constants.weights)
+    kernel = f"{kind}_{suffix}"
     shape = f"{fields['filter_h']}x{fields['filter_w']}"
     return Step(
         operator=node.operator.index,
@@ -164,7 +175,7 @@ def _windowed(node: Node, kind: str, fields: dict[str, int], taps: int, cost: fl
         inputs=activations(source),
         outputs=(result.index,),
         constants=(
-            Constant("weights", "int8_t", constants.weights.reshape(-1)),
+            weights,
             Constant("bias", "int64_t" if wide else "int32_t", constants.bias.astype(np.int64 if wide else np.int32)),
             Constant("multipliers", "int32_t", constants.multipliers),
             Constant("shifts", "int8_t", constants.shifts),
@@ -237,7 +248,10 @@ def fully_connected(node: Node) -> Iterator[Step]:
     per_channel = filters.quantization is not None and filters.quantization.per_channel
     factors = units if per_channel else 1
     low, high = activation_range(node, result)
-    kernel = f"fully_connected_{SUFFIX[activation]}"
+    weights, suffix = Constant("weights", "int8_t", matrix.reshape(-1)), SUFFIX[activation]
+    if not wide:
+        weights, suffix = weights_constant(node, matrix)
+    kernel = f"fully_connected_{suffix}"
     yield Step(
         operator=node.operator.index,
         name=node.operator.name,
@@ -250,7 +264,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
         inputs=activations(source),
         outputs=(result.index,),
         constants=(
-            Constant("weights", "int8_t", matrix.reshape(-1)),
+            weights,
             Constant("bias", "int64_t" if wide else "int32_t", folded.astype(np.int64 if wide else np.int32)),
             Constant("multipliers", "int32_t", constants.multipliers[:factors]),
             Constant("shifts", "int8_t", constants.shifts[:factors]),

@@ -21,6 +21,16 @@ typedef struct {
 void edgeq_conv_2d_s8(const edgeq_conv_params *p, const int8_t *input, const int8_t *weights, const int32_t *bias,
                       const int32_t *multipliers, const int8_t *shifts, int8_t *output);
 
+/* Weight i of an array of 4-bit weights, two in a byte, the lower four bits first. */
+static inline int32_t edgeq_weight_4(const uint8_t *weights, int32_t i) {
+    const int32_t nibble = (weights[i >> 1] >> (4 * (i & 1))) & 0xF;
+    return (nibble ^ 8) - 8;
+}
+
+/* The same with packed 4-bit weights; no channel starts at a new byte of its own. */
+void edgeq_conv_2d_s4(const edgeq_conv_params *p, const int8_t *input, const uint8_t *weights, const int32_t *bias,
+                      const int32_t *multipliers, const int8_t *shifts, int8_t *output);
+
 /* weights [filter_h][filter_w][out_c]; output channel c reads input channel c / multiplier. Order as above. */
 void edgeq_depthwise_conv_2d_s8(const edgeq_conv_params *p, const int8_t *input, const int8_t *weights,
                                 const int32_t *bias, const int32_t *multipliers, const int8_t *shifts, int8_t *output);
@@ -47,6 +57,8 @@ typedef struct {
 /* weights [units][depth]; bias [units] with the input's zero point folded in: bias - zero_point * sum(weights).
  * Rows (batches) are written after they were read. */
 void edgeq_fully_connected_s8(const edgeq_fully_connected_params *p, const int8_t *input, const int8_t *weights,
+                              const int32_t *bias, const int32_t *multipliers, const int8_t *shifts, int8_t *output);
+void edgeq_fully_connected_s4(const edgeq_fully_connected_params *p, const int8_t *input, const uint8_t *weights,
                               const int32_t *bias, const int32_t *multipliers, const int8_t *shifts, int8_t *output);
 void edgeq_fully_connected_s16(const edgeq_fully_connected_params *p, const int16_t *input, const int8_t *weights,
                                const int64_t *bias, const int32_t *multipliers, const int8_t *shifts, int16_t *output);
