@@ -52,18 +52,21 @@ static void put_field(const char *name, const char *value) {
     put("]\r\n");
 }
 
-/* As printf's "%0.3f": to the nearest thousandth, ties to even. */
+/* As printf's "%0.3f": to the nearest thousandth, ties to even; what no model answers, 10^15 and more, as "inf". */
 static void put_thousandths(float value) {
     const float scaled = (value < 0 ? -value : value) * 1000.0f;
-    uint32_t whole = (uint32_t)scaled;
+    if (!(scaled < 1.0e18f)) {
+        put(value == value ? "inf" : "nan");
+        return;
+    }
+    uint64_t whole = (uint64_t)scaled;
     const float rest = scaled - (float)whole;
     whole += rest > 0.5f || (rest == 0.5f && (whole & 1u) != 0) ? 1u : 0u;
-    if (value < 0) {
-        put("-");
-    }
+    const uint32_t part = (uint32_t)(whole % 1000u);
+    const char digits[] = {'.', (char)('0' + (char)(part / 100u)), (char)('0' + (char)(part / 10u % 10u)),
+                           (char)('0' + (char)(part % 10u)), 0};
+    put(value < 0 ? "-" : "");
     put_number(whole / 1000u);
-    const char digits[] = {'.', (char)('0' + (char)(whole / 100u % 10u)), (char)('0' + (char)(whole / 10u % 10u)),
-                           (char)('0' + (char)(whole % 10u)), 0};
     put(digits);
 }
 
