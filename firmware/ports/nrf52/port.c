@@ -2,6 +2,9 @@
  * nRF52840 at 64 MHz with the crystal for the UART's sake, instruction cache on, cycle counter. UART on the pins TX
  * (P1.03) and RX (P1.10) of Arduino Nano 33 BLE: a serial adapter is needed there, the USB socket belongs to the boot
  * loader.
+ *
+ * The UART driver runs on QEMU's nRF51 (port nrf51); the rest is only compiled and linked, has never run on
+ * hardware, and is not checked against the nRF52840 Product Specification.
  */
 #include "cycles.h"
 #include "uart.h"

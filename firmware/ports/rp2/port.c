@@ -1,6 +1,9 @@
 /*
  * RP2040 and RP2350: crystal of 12 MHz, PLL, UART0 on GP0 and GP1, where a serial adapter or debug probe is connected.
  * chip.h has the addresses.
+ *
+ * Only compiled and linked (the tests check boot stage and image block); has never run on hardware, registers not
+ * checked against the RP2040 and RP2350 data sheets.
  */
 #include "chip.h"
 #include "cycles.h"

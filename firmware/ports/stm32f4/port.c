@@ -1,6 +1,9 @@
 /*
  * STM32F405/407/446: PLL of the internal 16 MHz oscillator, USART2 on PA2 and PA3 (the ST-LINK's virtual port on
  * Nucleo boards; the Discovery board needs a serial adapter there), cycle counter.
+ *
+ * The USART driver runs on QEMU's STM32F405 (port netduinoplus2); clocks and pins are only compiled and linked, have
+ * never run on hardware, and are not checked against RM0090 and RM0390.
  */
 #include "cycles.h"
 #include "gpio.h"

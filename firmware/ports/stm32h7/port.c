@@ -1,6 +1,8 @@
 /*
  * STM32H743/H747 at up to 400 MHz: PLL1 of the internal 64 MHz oscillator, voltage scale 1 from the LDO, caches on,
  * USART3 on PD8 and PD9 (the ST-LINK's virtual port on NUCLEO-H743ZI), cycle counter.
+ *
+ * Only compiled and linked; has never run on hardware, registers not checked against RM0433.
  */
 #include "caches.h"
 #include "cycles.h"

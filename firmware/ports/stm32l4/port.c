@@ -1,6 +1,8 @@
 /*
  * STM32L4R5 at up to 120 MHz: PLL of the internal 16 MHz oscillator, range 1 with boost, LPUART1 on PG7 and PG8 (the
  * ST-LINK's virtual port on NUCLEO-L4R5ZI), cycle counter.
+ *
+ * Only compiled and linked; has never run on hardware, registers not checked against RM0432.
  */
 #include "cycles.h"
 #include "gpio.h"

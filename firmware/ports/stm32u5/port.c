@@ -1,6 +1,8 @@
 /*
  * STM32U585 at up to 160 MHz: PLL1 of the internal 16 MHz oscillator, range 1 with boost, instruction cache on, USART1
  * on PA9 and PA10 (the ST-LINK's virtual port on B-U585I-IOT02A), cycle counter. TrustZone off, as delivered.
+ *
+ * Only compiled and linked; has never run on hardware, registers not checked against RM0456.
  */
 #include "cycles.h"
 #include "gpio.h"
