@@ -67,6 +67,22 @@ typedef struct {
 /* a where it is not negative, else a * b. */
 void edgeq_prelu_s8(const edgeq_prelu_params *p, const int8_t *a, const int8_t *b, int8_t *output);
 
+/* Inputs of one quantization, shifted left by 20 bits and scaled, are summed and requantized. */
+typedef struct {
+    int32_t inputs, count, input_offset, input_multiplier, input_shift, multiplier, shift, output_offset;
+} edgeq_sum_n_params;
+
+/* `inputs` tensors of `count` elements; at most 16. The output may lie in the place of any of them. */
+void edgeq_add_n_s8(const edgeq_sum_n_params *p, const int8_t *const *inputs, int8_t *output);
+
+/* Running sums along the middle of [outer][axis][inner]; exclusive: without the element itself. May work in place. */
+typedef struct {
+    int32_t outer, axis, inner, exclusive, reverse;
+    int32_t input_offset, input_multiplier, input_shift, multiplier, shift, output_offset;
+} edgeq_cumsum_params;
+
+void edgeq_cumsum_s8(const edgeq_cumsum_params *p, const int8_t *input, int8_t *output);
+
 void edgeq_maximum_s8(const edgeq_broadcast *p, const int8_t *a, const int8_t *b, int8_t *output);
 void edgeq_maximum_s16(const edgeq_broadcast *p, const int16_t *a, const int16_t *b, int16_t *output);
 void edgeq_maximum_s32(const edgeq_broadcast *p, const int32_t *a, const int32_t *b, int32_t *output);

@@ -220,7 +220,7 @@ def reductions(draw: Any, name: str) -> Graph:
 
 
 @few
-@pytest.mark.parametrize("name", ["MEAN", "SUM", "REDUCE_MAX"])
+@pytest.mark.parametrize("name", ["MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"])
 @given(data=st.data())
 def test_reduction(name: str, data: Any) -> None:
     same_as_wheel(data.draw(reductions(name)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from single import FLOAT32, INT8, INT32, T, model, same_as_wheel
-from test_operators import few, noise, pairs, scales, seeds, zeros
+from single import FLOAT32, INT8, INT32, T, model, outputs_of, same_as_wheel, values
+from test_operators import few, noise, pairs, scales, seeds, sizes, zeros
 
 from edgeq.graph import TensorType
 
@@ -109,3 +110,34 @@ def test_select(case: Any, seed: int) -> None:
 def test_cast(source: TensorType, target: TensorType, count: int) -> None:
     if source is not target:
         same_as_wheel(model("CAST", [T((count,), source)], [T((count,), target)]), (2, 3))
+
+
+@few
+@given(st.integers(2, 5), st.lists(sizes, min_size=1, max_size=3), scales, scales, zeros)
+def test_add_n(count: int, shape: list[int], a: float, b: float, out_zero: int) -> None:
+    """Zero point 0: TFLM starts the sum at minus the zero point, which is wrong for any other."""
+    inputs = [T(tuple(shape), scale=a) for _ in range(count)]
+    same_as_wheel(model("ADD_N", inputs, [T(tuple(shape), scale=max(b, a / 100), zero=out_zero)]))
+
+
+@few
+@given(st.lists(sizes, min_size=1, max_size=3), scales, scales, zeros, st.data())
+def test_cumsum(shape: list[int], a: float, b: float, out_zero: int, data: Any) -> None:
+    """Zero point 0, as above."""
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    options = {"exclusive": data.draw(st.booleans()), "reverse": data.draw(st.booleans())}
+    result = T(tuple(shape), scale=max(b, a / 100), zero=out_zero)
+    same_as_wheel(model("CUMSUM", [T(tuple(shape), scale=a), ints([axis])], [result], options))
+
+
+@few
+@given(st.integers(2, 5), zeros, zeros)
+def test_sums_with_a_zero_point(count: int, zero: int, out_zero: int) -> None:
+    """Equal scales: the sum of what the inputs stand for, exactly."""
+    given_n = [T((9,), scale=0.1, zero=zero) for _ in range(count)]
+    graph = model("ADD_N", given_n, [T((9,), scale=0.1, zero=out_zero)])
+    total = sum(v.astype(int) - zero for v in values(graph, 2)) + out_zero
+    np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.clip(total, -128, 127))
+    graph = model("CUMSUM", [T((9,), scale=0.1, zero=zero), ints([0])], [T((9,), scale=0.1, zero=out_zero)], {})
+    total = np.cumsum(values(graph, 2)[0].astype(int) - zero) + out_zero
+    np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.clip(total, -128, 127))
