@@ -21,10 +21,13 @@ from edgeq.codegen.arithmetic import Ints, doubling_high_mul, rounding_shift
 
 _NEAR = np.array(sorted(range(-1024, 1025), key=abs), np.int64)
 _WIDE = np.array(sorted(range(-32768, 32769), key=abs), np.int64)
+_DISTANT = np.array(sorted(range(-(1 << 17), (1 << 17) + 1), key=abs), np.int64)
 """Offsets that the search adds to the bias, the small ones first."""
 
-_SEARCH = [(_NEAR, 0), (_NEAR, 1), *((_WIDE, more) for more in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6))]
-"""In which order the search tries offsets, and what it adds to the multiplier."""
+_MORE = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6)
+_SEARCH = [(_NEAR, 0), (_NEAR, 1), *((_WIDE, more) for more in _MORE), (_DISTANT, 0)]
+"""In which order the search tries offsets, and what it adds to the multiplier. Distant offsets are for multipliers near
+a simple fraction of 2^32: their products with near ones take few values."""
 
 _FAR = 1 << 61
 

@@ -138,3 +138,14 @@ def test_bounds_hold_and_are_attained(seed: int, zero: int) -> None:
     for row, least, most in zip(weights, low - bias, high - bias, strict=True):
         assert int((row * (np.where(row > 0, -128, 127) - zero)).sum()) == least
         assert int((row * (np.where(row > 0, 127, -128) - zero)).sum()) == most
+
+
+def test_a_multiplier_near_a_simple_fraction_needs_a_distant_offset() -> None:
+    """A channel of the published keyword model: its multiplier is 0.3000001 of 2^32. Equal for every accumulator."""
+    low, high = -263109, 306306
+    one = np.ones(1, np.int64)
+    exact = Requantization(one * 1288495350, one * 7, -128, -128, 127, one * low, one * high)
+    form = short_form(exact, np.zeros(1, np.int64), 5)
+    assert form is not None
+    every = np.arange(low, high + 1)[None, :]
+    np.testing.assert_array_equal(form(every), exact(every))
