@@ -164,7 +164,7 @@ def count(
     """Build the bundle for the machine and run it on `vectors` (each a sequence of inputs as bytes).
 
     compiler: who compiles the bundle, "gcc" or "zig"; gcc compiles the bench's own code and links either way.
-    BenchError says what failed, also a write outside of the arena. Temporary files go to `work` where given, and stay there.
+    BenchError says what failed, also a write outside of the arena. Temporary files go to `work` where given, and stay.
     """
     with tempfile.TemporaryDirectory() as scratch:
         return _count(bundle, machine, vectors, work or Path(scratch), compiler)

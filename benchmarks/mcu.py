@@ -2,10 +2,11 @@
 
     python benchmarks/mcu.py [MODEL.tflite ...] [--board ID ...] [--optimize GOAL ...] [--json] [--write] [--check]
 
-Without models: the four published MLPerf Tiny int8 models in EDGEQ_SHARED/models (or ../shared/models). Every run
-compares the output bytes with the tflite-micro wheel on seeded and extreme inputs. `--write` renews benchmarks/mcu.json
-and mcu.md; `--check` fails (exit 1) where a figure is more than 1 % worse than benchmarks/mcu.json says. Counts are
-executed instructions under QEMU, not cycles.
+Without models: the four published MLPerf Tiny int8 models in EDGEQ_SHARED/models (or ../shared/models). Without boards
+and goals: Cortex-M4F speed, balanced and ram; Cortex-M55, Cortex-M3 and ARMv6-M speed. Every run builds with gcc and
+with zig cc and compares the output bytes with the tflite-micro wheel on seeded and extreme inputs. `--write` renews
+benchmarks/mcu.json and mcu.md; `--check` fails (exit 1) where a figure is more than 1 % worse than benchmarks/mcu.json
+says. Counts are executed instructions under QEMU, not cycles.
 """
 
 from __future__ import annotations
@@ -14,44 +15,50 @@ import argparse
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mcu_report as report
 import numpy as np
-from counter import MACHINES, BenchError, count
+import timing
+from counter import COMPILERS, MACHINES, BenchError, Counts, count
+from mcu_report import M0, M3, M4, M55
 
 from edgeq.boards import load_board
-from edgeq.codegen import emit, plan, write_bundle
+from edgeq.codegen import emit, golden, plan, write_bundle
 from edgeq.errors import EdgeqError
 from edgeq.graph import Graph, read
 
 HERE = Path(__file__).resolve().parent
-MODELS = ("kws_ref_int8", "vww_96_int8", "ic_resnet8_int8", "ad01_int8")
 GOALS = ("speed", "balanced", "ram", "flash")
-FIGURES = ("instructions", "flash_bytes", "arena_bytes", "stack_bytes")
-
-PEER = {
-    "qemu-mps2-an386": {
-        "kws_ref_int8": (7_697_000, 107_560, 22_820),
-        "vww_96_int8": (24_100_000, 386_912, 100_708),
-        "ic_resnet8_int8": (29_860_000, 149_928, 54_996),
-        "ad01_int8": (582_000, 305_296, 2_580),
-    }
-}
-"""Instructions, flash, arena of TFLM (August 2026) with CMSIS-NN 7, the better of -O2 and -O3, gcc 12.2."""
+CASES = ((M4, "speed"), (M4, "balanced"), (M4, "ram"), (M55, "speed"), (M3, "speed"), (M0, "speed"))
+"""What is measured if nothing is asked for: board and goal."""
+FIGURES = (
+    "instructions", "flash_bytes", "arena_bytes", "stack_bytes", "cycles_estimated", "zig_instructions",
+    "zig_stack_bytes",
+)  # fmt: skip
+"""What must not become worse."""
+TOP = 6
 
 
 def vectors(graph: Graph) -> list[list[bytes]]:
-    """Two seeded inputs, then all 127, all -128 and alternating, for every input of the model."""
-    random = np.random.default_rng(20261)
-    shapes = [graph.tensors[i].shape for i in graph.inputs]
-    made = [[random.integers(-128, 128, shape).astype(np.int8) for shape in shapes] for _ in range(2)]
-    for pattern in ([127], [-128], [127, -128]):
-        made.append([np.resize(np.array(pattern, np.int8), shape) for shape in shapes])
+    """Two seeded inputs, then for integers all highest, all lowest and alternating, for every input of the model."""
+    made = [golden.inputs(graph, index) for index in range(2)]
+    for pattern in ((1,), (0,), (1, 0)):
+        extreme = []
+        for given in made[0]:
+            if given.dtype.kind in "iu" and given.itemsize <= 2:
+                ends = np.iinfo(given.dtype).min, np.iinfo(given.dtype).max
+                extreme.append(np.resize(np.array([ends[p] for p in pattern], given.dtype), given.shape))
+            else:
+                extreme.append(given)
+        made.append(extreme)
     return [[part.tobytes() for part in vector] for vector in made]
 
 
@@ -63,89 +70,52 @@ def expected(model: Path, inputs: Sequence[Sequence[bytes]], graph: Graph) -> li
     results = []
     for vector in inputs:
         for position, (content, tensor) in enumerate(zip(vector, graph.inputs, strict=True)):
-            array = np.frombuffer(content, np.int8).reshape(graph.tensors[tensor].shape)
+            array = np.frombuffer(content, graph.tensors[tensor].type.dtype).reshape(graph.tensors[tensor].shape)
             interpreter.set_input(array, position)
         interpreter.invoke()
         results.append(b"".join(interpreter.get_output(i).tobytes() for i in range(len(graph.outputs))))
     return results
 
 
+def _differing(counts: Counts, wanted: Sequence[bytes]) -> int:
+    pairs = zip(counts.outputs, wanted, strict=True)
+    return sum(a != b for got, want in pairs for a, b in zip(got, want, strict=True))
+
+
 def measure(model: Path, board: str, goal: str) -> dict[str, Any]:
     """One row: figures of the model on the board under the goal."""
     graph = read(model)
-    made = plan(graph, load_board(board), name=model.stem, optimize=goal)  # type: ignore[arg-type]
+    name = re.sub(r"\W", "_", model.stem)
+    made = plan(graph, load_board(board), name=name, optimize=goal)  # type: ignore[arg-type]
     inputs = vectors(graph)
+    wanted = expected(model, inputs, graph)
     with tempfile.TemporaryDirectory() as place:
         bundle = Path(place) / "bundle"
         write_bundle(emit(made), bundle)
-        counts = count(bundle, MACHINES[board], inputs)
-    pairs = zip(counts.outputs, expected(model, inputs, graph), strict=True)
-    differing = sum(a != b for got, want in pairs for a, b in zip(got, want, strict=True))
-    layers = [
-        {"name": step.name, "kernel": step.kernel, "instructions": n, "macs": step.macs}
-        for step, n in zip(made.steps, counts.layers, strict=True)
-    ]
-    return {
+        counts, zig = (count(bundle, MACHINES[board], inputs, compiler=compiler) for compiler in COMPILERS)
+    row = {
         "model": model.stem, "board": board, "optimize": goal, "instructions": counts.instructions,
         "flash_bytes": counts.flash_bytes, "arena_bytes": counts.arena_bytes, "stack_bytes": counts.stack_bytes,
-        "differing_bytes": differing, "compile_options": [*made.compile_options, *MACHINES[board].flags],
-        "layers": layers,
+        "differing_bytes": _differing(counts, wanted), "zig_instructions": zig.instructions,
+        "zig_stack_bytes": zig.stack_bytes, "zig_differing_bytes": _differing(zig, wanted),
+        "compile_options": list(dict.fromkeys((*made.compile_options, *MACHINES[board].flags))),
+        "classes": timing.shares(counts.executed),
+        "functions": dict(list(timing.functions(counts.executed).items())[:TOP]),
+        "layers": [
+            {"name": step.name, "kernel": step.kernel, "instructions": n, "macs": step.macs}
+            for step, n in zip(made.steps, counts.layers, strict=True)
+        ],
     }  # fmt: skip
-
-
-def _beside(value: int, peer: int | None) -> str:
-    return f"{value:,}" if peer is None else f"{value:,} (peer {peer:,}, {peer / value:.2f}x)"
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a row a model, board and goal."""
-    lines = [
-        "| model | board | optimize | instructions | flash, bytes | arena, bytes | stack, bytes | bytes that differ |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        peer = PEER.get(row["board"], {}).get(row["model"], (None, None, None))
-        figures = " | ".join(_beside(row[f], p) for f, p in zip(FIGURES[:3], peer, strict=True))
-        lines.append(
-            f"| {row['model']} | {row['board']} | {row['optimize']} | {figures} | {row['stack_bytes']:,} "
-            f"| {row['differing_bytes']} |"
-        )
-    return "\n".join(lines) + "\n"
+    return row | ({"cycles_estimated": timing.cortex_m4_cycles(counts.executed)} if board == M4 else {})
 
 
 def _document(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     compiler = subprocess.run(["arm-none-eabi-gcc", "--version"], capture_output=True, text=True, check=True).stdout
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"schema": "edgeq.mcu-bench/1", "date": today, "compiler": compiler.splitlines()[0], "rows": list(rows)}
-
-
-def _text(document: dict[str, Any]) -> str:
-    rows = document["rows"]
-    options = sorted({" ".join(row["compile_options"]) for row in rows})
-    layers = "\n".join(
-        f"### {row['model']}, {row['board']}, {row['optimize']}\n\n"
-        "| layer | kernel | instructions | per MAC |\n|---|---|---|---|\n"
-        + "".join(
-            f"| {i} {layer['name']} | {layer['kernel']} | {layer['instructions']:,} | "
-            + (f"{layer['instructions'] / layer['macs']:.2f} |\n" if layer["macs"] else "|\n")
-            for i, layer in enumerate(row["layers"])
-        )
-        for row in rows
-    )
-    return f"""# Bundles on emulated Cortex-M boards
-
-`make bench-mcu`, {document["date"]}, {document["compiler"]}.
-Flags: {"; ".join(f"`{o}`" for o in options)}.
-
-Executed instructions of one inference on seeded noise, counted under QEMU, with the profiling hook compiled in; they
-are not cycles. Flash: code and constants of the bundle, with what it takes from the C library. Arena: inputs, outputs,
-intermediates, scratch. Stack: painted high-water mark of invoke. The peer is TFLM (August 2026) with CMSIS-NN 7, the
-better of its -O2 and -O3 builds, counted by the same method; its flash holds the interpreter and the .tflite file.
-
-{table(rows)}
-## Per layer
-
-{layers}"""
+    return {
+        "schema": "edgeq.mcu-bench/2", "date": today, "compiler": compiler.splitlines()[0],
+        "zig": f"zig cc {version('ziglang')}", "rows": list(rows),
+    }  # fmt: skip
 
 
 def regressions(rows: Sequence[dict[str, Any]], known: Sequence[dict[str, Any]]) -> list[str]:
@@ -156,10 +126,15 @@ def regressions(rows: Sequence[dict[str, Any]], known: Sequence[dict[str, Any]])
         before = old.get((row["model"], row["board"], row["optimize"]))
         for figure in FIGURES if before else ():
             assert before is not None
-            if row[figure] > before[figure] * 1.01:
+            if figure in row and row[figure] > before.get(figure, row[figure]) * 1.01:
                 where = f"{row['model']}, {row['board']}, {row['optimize']}"
                 found.append(f"{where}: {figure} {row[figure]:,}, was {before[figure]:,}")
     return found
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> str:
+    published = report.goals(rows) + "\n" if all(row["model"] in report.MODELS for row in rows) else ""
+    return "\n".join((published + report.figures(rows), report.cycles(rows), report.where(rows)))
 
 
 def main() -> int:
@@ -173,23 +148,32 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     shared = Path(os.environ.get("EDGEQ_SHARED", HERE.parent.parent / "shared"))
-    models = arguments.models or [shared / "models" / f"{name}.tflite" for name in MODELS]
+    models = arguments.models or [shared / "models" / f"{name}.tflite" for name in report.MODELS]
     missing = [str(model) for model in models if not model.is_file()]
     if missing:
         print(f"no such model: {', '.join(missing)}", file=sys.stderr)
         return 3
+    cases = [
+        (board, goal)
+        for board in arguments.board or dict.fromkeys(board for board, _ in CASES)
+        for goal in arguments.optimize or [goal for one, goal in CASES if one == board] or ["speed"]
+    ]
     rows = []
-    for board in arguments.board or ["qemu-mps2-an386"]:
-        for goal in arguments.optimize or ["speed", "balanced"]:
-            for model in models:
-                try:
-                    rows.append(measure(model, board, goal))
-                except (BenchError, EdgeqError) as error:
-                    print(f"{model.name}, {board}, {goal}: {error}", file=sys.stderr)
-                    return 3
+    for board, goal in cases:
+        for model in models:
+            try:
+                rows.append(measure(model, board, goal))
+            except (BenchError, EdgeqError) as error:
+                print(f"{model.name}, {board}, {goal}: {error}", file=sys.stderr)
+                return 3
     document = _document(rows)
-    print(json.dumps(document, indent=2) if arguments.json else table(rows), end="")
-    failed = [f"{row['model']}: {row['differing_bytes']} bytes differ" for row in rows if row["differing_bytes"]]
+    print(json.dumps(document, indent=2) if arguments.json else _summary(rows), end="")
+    failed = [
+        f"{row['model']}, {row['board']}, {row['optimize']}: {row[key]} output bytes differ ({key})"
+        for row in rows
+        for key in ("differing_bytes", "zig_differing_bytes")
+        if row[key]
+    ]
     stored = HERE / "mcu.json"
     if arguments.check and stored.exists():
         failed += regressions(rows, json.loads(stored.read_text())["rows"])
@@ -197,7 +181,7 @@ def main() -> int:
         print(sentence, file=sys.stderr)
     if arguments.write and not failed:
         stored.write_text(json.dumps(document, indent=1) + "\n")
-        (HERE / "mcu.md").write_text(_text(document))
+        (HERE / "mcu.md").write_text(report.document(document))
     return 1 if failed else 0
 
 

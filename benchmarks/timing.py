@@ -23,7 +23,7 @@ from counter import Executed
 
 REFILL_CYCLES = 2
 
-_LAYOUT_FUNCTION = re.compile(r"expand|unpack|pack_|planes?_|pad_|scatter|transpose|memcpy|memset|memmove|copy")
+_LAYOUT_FUNCTION = re.compile(r"expand(?!ed)|unpack|pack_|planes?_|pad_|transpose|memcpy|memset|memmove|copy")
 _CLASS_OF = [
     (kind, re.compile(pattern))
     for kind, pattern in (
@@ -41,8 +41,8 @@ _CLASS_OF = [
         ("arithmetic", ""),
     )
 ]
-"""The first that matches mnemonic and operands. binutils names most of MVE by the coprocessor instructions that have the
-same encoding: LDC and STC are VLDR and VSTR, CDP with operation 15 is VMLADAV or VADDV, other CDP are arithmetic on
+"""The first that matches mnemonic and operands. binutils names most of MVE by the coprocessor instructions of the same
+encoding: LDC and STC are VLDR and VSTR, CDP with operation 15 is VMLADAV or VADDV, other CDP are arithmetic on
 vectors, nearly all of it requantization."""
 CLASSES = ("MACs", "loads", "stores", "requantization", "layout", "branches", "arithmetic")
 """In which `shares` counts. layout: functions that only move data, and widening in kernels; arithmetic: addresses,

@@ -1,9 +1,13 @@
-"""DSP kernels in QEMU (Cortex-M4) against the tflite-micro wheel: single operators, shapes at the kernels' edges."""
+"""DSP kernels in QEMU against the tflite-micro wheel: single operators, shapes at the kernels' edges.
+
+On the Cortex-M4 all of them, on M33 and M7 one of every kind (all of them if slow), the slow ones also by `zig cc`.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +40,22 @@ def inputs_of(graph: Graph) -> list[list[np.ndarray]]:
     return made
 
 
-def same_in_qemu(graph: Graph, place: Path, *, optimize: str = "speed", kernel: str = "dsp") -> None:
+def same_in_qemu(
+    graph: Graph,
+    place: Path,
+    *,
+    optimize: str = "speed",
+    kernel: str = "dsp",
+    board: str = BOARD,
+    compiler: str = "gcc",
+) -> None:
     """The kernel is the wanted one, and every byte equals the wheel's."""
-    made = plan(graph, load_board(BOARD), name="model", optimize=optimize)
+    made = plan(graph, load_board(board), name="model", optimize=optimize)
     assert kernel in made.steps[0].kernel
     write_bundle(emit(made), place / "bundle")
     vectors = inputs_of(graph)
-    counts = counter.count(place / "bundle", counter.MACHINES[BOARD], [[a.tobytes() for a in v] for v in vectors])
+    given = [[a.tobytes() for a in v] for v in vectors]
+    counts = counter.count(place / "bundle", counter.MACHINES[board], given, compiler=compiler)
     wheel = Wheel(write_bytes(graph), 1_000_000)
     for position, (vector, got) in enumerate(zip(vectors, counts.outputs, strict=True)):
         want = wheel.run(vector)[0]
@@ -177,15 +190,9 @@ def test_depthwise(case: tuple, tmp_path: Path) -> None:
     same_in_qemu(depthwise(*case), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("batches", "depth", "units", "relu"), [(1, 128, 44, True), (3, 20, 8, False), (1, 64, 61, False)]
-)
-@pytest.mark.parametrize("optimize", ["speed", "balanced"])
-@pytest.mark.qemu
-@needs_tools
-def test_fully_connected(batches: int, depth: int, units: int, relu: bool, optimize: str, tmp_path: Path) -> None:
+def fully_connected(batches: int, depth: int, units: int, relu: bool) -> Graph:
     generator = np.random.default_rng(depth)
-    graph = model(
+    return model(
         "FULLY_CONNECTED",
         [
             T((batches, depth), INT8, 0.02, 7),
@@ -196,7 +203,17 @@ def test_fully_connected(batches: int, depth: int, units: int, relu: bool, optim
         {"fused_activation_function": "RELU" if relu else "NONE", "weights_format": "DEFAULT", "keep_num_dims": False},
         version=4,
     )
-    same_in_qemu(graph, tmp_path, optimize=optimize)
+
+
+FULLY_CONNECTED = [(1, 128, 44, True), (3, 20, 8, False), (1, 64, 61, False)]
+
+
+@pytest.mark.parametrize("case", FULLY_CONNECTED, ids=str)
+@pytest.mark.parametrize("optimize", ["speed", "balanced"])
+@pytest.mark.qemu
+@needs_tools
+def test_fully_connected(case: tuple, optimize: str, tmp_path: Path) -> None:
+    same_in_qemu(fully_connected(*case), tmp_path, optimize=optimize)
 
 
 def addition(scales: tuple[float, float, float], zeros: tuple[int, int, int], relu: bool) -> Graph:
@@ -210,10 +227,10 @@ def addition(scales: tuple[float, float, float], zeros: tuple[int, int, int], re
     )
 
 
-@pytest.mark.parametrize(
-    ("scales", "zeros", "relu"),
-    [((0.04, 0.1, 0.051), (-128, 4, -128), True), ((0.0317, 0.0213, 0.0411), (3, -9, 12), False)],
-)
+ADDITIONS = [((0.04, 0.1, 0.051), (-128, 4, -128), True), ((0.0317, 0.0213, 0.0411), (3, -9, 12), False)]
+
+
+@pytest.mark.parametrize(("scales", "zeros", "relu"), ADDITIONS)
 @pytest.mark.qemu
 @needs_tools
 def test_add(scales: tuple, zeros: tuple, relu: bool, tmp_path: Path) -> None:
@@ -238,12 +255,10 @@ def test_line_refuses_what_it_cannot_prove() -> None:
     assert line(spoiled, *slope) is None
 
 
-@pytest.mark.parametrize("size", [(5, 5, 8), (1, 7, 4), (8, 8, 64)])
-@pytest.mark.qemu
-@needs_tools
-def test_average_pool(size: tuple[int, int, int], tmp_path: Path) -> None:
+def pool(size: tuple[int, int, int]) -> Graph:
+    """AVERAGE_POOL_2D over the whole map."""
     h, w, c = size
-    graph = model(
+    return model(
         "AVERAGE_POOL_2D",
         [T((1, h, w, c), INT8, 0.02, 3)],
         [T((1, 1, 1, c), INT8, 0.02, 3)],
@@ -253,4 +268,53 @@ def test_average_pool(size: tuple[int, int, int], tmp_path: Path) -> None:
         },
         version=2,
     )  # fmt: skip
-    same_in_qemu(graph, tmp_path)
+
+
+POOLS = [(5, 5, 8), (1, 7, 4), (8, 8, 64)]
+
+
+@pytest.mark.parametrize("size", POOLS)
+@pytest.mark.qemu
+@needs_tools
+def test_average_pool(size: tuple[int, int, int], tmp_path: Path) -> None:
+    same_in_qemu(pool(size), tmp_path)
+
+
+EVERY = [
+    *((conv, case) for case in CONVOLUTIONS),
+    (conv, ((5, 5, 36), (8, 3, 3), 1, "SAME", True, True)),
+    *((depthwise, case) for case in DEPTHWISE),
+    *((fully_connected, case) for case in FULLY_CONNECTED),
+    *((addition, case) for case in ADDITIONS),
+    *((pool, (size,)) for size in POOLS),
+]
+ONE_OF_EACH = [(conv, CONVOLUTIONS[6]), (depthwise, DEPTHWISE[7]), (fully_connected, FULLY_CONNECTED[0]),
+               (addition, ADDITIONS[0]), (pool, (POOLS[0],))]  # fmt: skip
+
+
+@pytest.mark.parametrize("board", ["qemu-mps2-an505", "qemu-mps2-an500"])
+@pytest.mark.parametrize(("make", "case"), ONE_OF_EACH)
+@pytest.mark.qemu
+@needs_tools
+def test_other_cores_with_dsp(board: str, make: Callable, case: tuple, tmp_path: Path) -> None:
+    same_in_qemu(make(*case), tmp_path, board=board)
+
+
+@pytest.mark.parametrize("board", ["qemu-mps2-an386", "qemu-mps2-an505", "qemu-mps2-an500"])
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+@pytest.mark.parametrize(("make", "case"), EVERY)
+@pytest.mark.slow
+@pytest.mark.qemu
+@needs_tools
+def test_every_core_and_compiler(board: str, compiler: str, make: Callable, case: tuple, tmp_path: Path) -> None:
+    same_in_qemu(make(*case), tmp_path, board=board, compiler=compiler)
+
+
+@pytest.mark.parametrize("board", ["qemu-mps2-an385", "raspberry-pi-pico"])
+@pytest.mark.parametrize(("make", "case"), EVERY)
+@pytest.mark.slow
+@pytest.mark.qemu
+@needs_tools
+def test_cores_without_dsp(board: str, make: Callable, case: tuple, tmp_path: Path) -> None:
+    """Whatever kernel is chosen there."""
+    same_in_qemu(make(*case), tmp_path, board=board, kernel="")
