@@ -1,0 +1,146 @@
+"""Kernels for cores without DSP in QEMU against the tflite-micro wheel: ARMv6-M (run by a Cortex-M3) and Cortex-M3.
+
+Single operators, shapes at the kernels' edges, extreme weights and data; and the proofs that license the short forms.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import Wheel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.boards import load_board
+from edgeq.codegen import emit, plan, write_bundle
+from edgeq.codegen.proofs import Requantization
+from edgeq.codegen.variants.scalar import gemm
+from edgeq.codegen.variants.scalar.common import long_form, two_products
+from edgeq.graph import Graph, write_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent))
+import counter
+from test_dsp_kernels import CONVOLUTIONS, addition, DEPTHWISE, conv, depthwise, inputs_of, needs_tools
+
+BOARDS = {"armv6m": "raspberry-pi-pico", "armv7m": "qemu-mps2-an385"}
+cores = pytest.mark.parametrize("core", BOARDS)
+
+
+def same_in_qemu(graph: Graph, place: Path, core: str, optimize: str = "speed", kernel: str = "") -> None:
+    """The kernel is the core's own, and every byte equals the wheel's."""
+    board = BOARDS[core]
+    made = plan(graph, load_board(board), name="model", optimize=optimize)
+    assert (kernel or core) in made.steps[0].kernel
+    write_bundle(emit(made), place / "bundle")
+    vectors = inputs_of(graph)
+    counts = counter.count(place / "bundle", counter.MACHINES[board], [[a.tobytes() for a in v] for v in vectors])
+    wheel = Wheel(write_bytes(graph), 1_000_000)
+    for position, (vector, got) in enumerate(zip(vectors, counts.outputs, strict=True)):
+        want = wheel.run(vector)[0]
+        np.testing.assert_array_equal(np.frombuffer(got, np.int8), want.reshape(-1), err_msg=f"input {position}")
+    assert counts.stack_bytes < 1024
+
+
+WIDE = [((6, 21, 32), (4, 3, 3), 1, "SAME", True), ((3, 3, 140), (8, 1, 1), 1, "SAME", True),
+        ((4, 4, 64), (4, 3, 3), 1, "SAME", False)]  # fmt: skip
+"""More than 2^20 accumulators a result or so: 32 bits do not tell all thresholds apart."""
+
+
+@cores
+@pytest.mark.parametrize("case", [c for c in CONVOLUTIONS if c[0][0] > 1], ids=str)  # one pixel: portable C is as good
+@pytest.mark.qemu
+@needs_tools
+def test_convolution(case: tuple, core: str, tmp_path: Path) -> None:
+    if core == "armv7m" or case not in WIDE:
+        same_in_qemu(conv(*case), tmp_path, core)
+
+
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_what_is_not_proven_takes_portable_c(case: tuple) -> None:
+    made = plan(conv(*case), load_board(BOARDS["armv6m"]), name="model", optimize="speed")
+    assert made.steps[0].kernel == "conv_2d_s8"
+
+
+@cores
+@pytest.mark.parametrize("optimize", ["speed", "balanced"])
+@pytest.mark.qemu
+@needs_tools
+def test_convolution_extreme_weights(optimize: str, core: str, tmp_path: Path) -> None:
+    same_in_qemu(conv((5, 5, 8), (8, 3, 3), 1, "SAME", True, extreme=True), tmp_path, core, optimize)
+
+
+@cores
+@pytest.mark.parametrize("case", DEPTHWISE, ids=str)
+@pytest.mark.qemu
+@needs_tools
+def test_depthwise(case: tuple, core: str, tmp_path: Path) -> None:
+    same_in_qemu(depthwise(*case), tmp_path, core)
+
+
+@cores
+@pytest.mark.qemu
+@needs_tools
+def test_add(core: str, tmp_path: Path) -> None:
+    graph = addition((0.0317, 0.0213, 0.0411), (3, -9, 12), False)
+    same_in_qemu(graph, tmp_path, core, kernel="scalar")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 70), st.sampled_from([3, 30, 128]))
+def test_products_of_two_pixels_separate(seed: int, taps: int, reach: int) -> None:
+    """The sums of G products x0 + 65536 x1, in 32 bits, yield both sums for the worst inputs of each channel."""
+    random = np.random.default_rng(seed)
+    weights = random.integers(-reach, min(reach, 127) + 1, (6, taps))
+    for row, group in zip(weights, gemm.group_of(weights), strict=True):
+        for x0, x1 in (
+            (np.where(row > 0, -128, 127), np.where(row > 0, 127, -128)),
+            random.integers(-128, 128, (2, taps)),
+        ):
+            low = high = 0
+            for at in range(0, taps, int(group)):
+                part = 32768 + int((row * (x0 + 65536 * x1))[at : at + int(group)].sum())
+                assert -(2**31) <= part < 2**31
+                low, high = low + part, high + (part >> 16)
+            groups = -(-taps // int(group))
+            assert high == (row * x1).sum()
+            assert low - (high << 16) - 32768 * groups == (row * x0).sum()
+
+
+def requantizations(seed: int, relu: bool, reach: int) -> Requantization:
+    random = np.random.default_rng(seed)
+    high = random.integers(1, reach, 8)
+    return Requantization(
+        multiplier=random.integers(2**30, 2**31, 8), exponent=random.integers(1, 12, 8),
+        zero_point=-128 if relu else int(random.integers(-128, 128)), minimum=-128, maximum=127,
+        low=-random.integers(1, reach, 8), high=high,
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.booleans(), st.sampled_from([300, 30_000]))
+def test_short_forms_equal_the_exact_function_everywhere(seed: int, relu: bool, reach: int) -> None:
+    """Every accumulator of the interval, not only the points that the proof looks at."""
+    exact = requantizations(seed, relu, reach)
+    every = np.clip(np.arange(-reach, reach + 1)[None, :], exact.low[:, None], exact.high[:, None])
+    for form in (long_form(exact), two_products(exact)):
+        if form is not None:
+            np.testing.assert_array_equal(form(every), exact(every))
+
+
+def test_short_forms_are_found_for_usual_layers() -> None:
+    exact = requantizations(7, True, 30_000)
+    assert long_form(exact) is not None
+    assert two_products(exact) is not None
+
+
+def test_a_form_that_misses_one_threshold_is_refused() -> None:
+    from dataclasses import replace
+
+    exact = requantizations(7, True, 30_000)
+    form = two_products(exact)
+    assert form is not None
+    assert not exact.agrees(replace(form, addend=form.addend + (np.int64(1) << 20))).any()
