@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgeq.checks.rules import FLOATS
+from edgeq.checks.simplify import no_ops, round_trips, separate_activations
 from edgeq.graph.ir import Graph, Operator, Signature, Tensor
 
 
@@ -24,7 +25,8 @@ class Fixed:
 def fix(graph: Graph) -> tuple[Graph, tuple[Fixed, ...]]:
     """The graph with every mechanical remedy applied, and what was done."""
     done: list[Fixed] = []
-    for remedy in (_fix_batch, _drop_redundant, _int8_inputs, _int8_outputs):
+    remedies = (_fix_batch, _drop_redundant, _drop_no_ops, _drop_round_trips, _fuse, _int8_inputs, _int8_outputs)
+    for remedy in remedies:
         graph, fixed = remedy(graph)
         done.extend(fixed)
     return (_compact(graph) if done else graph), tuple(done)
@@ -52,6 +54,41 @@ def _drop_redundant(graph: Graph) -> tuple[Graph, list[Fixed]]:
         if source.type is result.type and source.quantization == result.quantization:
             graph = _without(graph, op, {result.index: source.index})
             fixed.append(Fixed("redundant-requantize", f"QUANTIZE {op.index} removed", "outputs equal"))
+    return graph, fixed
+
+
+def _drop_no_ops(graph: Graph) -> tuple[Graph, list[Fixed]]:
+    fixed: list[Fixed] = []
+    while (op := next(no_ops(graph), None)) is not None:
+        graph = _without(graph, op, {op.outputs[0]: op.inputs[0]})
+        fixed.append(Fixed("no-operation", f"{op.name} {op.index} removed", "outputs equal"))
+    return graph, fixed
+
+
+def _drop_round_trips(graph: Graph) -> tuple[Graph, list[Fixed]]:
+    """The QUANTIZE goes; the DEQUANTIZE too if nobody else reads what it makes."""
+    fixed: list[Fixed] = []
+    while (pair := next(round_trips(graph), None)) is not None:
+        before, after = pair
+        graph = _without(graph, after, {after.outputs[0]: before.inputs[0]})
+        if before.outputs[0] not in graph.outputs and not graph.consumers().get(before.outputs[0]):
+            graph = _without(graph, graph.producers()[before.outputs[0]], {})
+        what = f"DEQUANTIZE {before.index} and QUANTIZE {after.index} removed"
+        fixed.append(Fixed("quantize-round-trip", what, "outputs equal"))
+    return graph, fixed
+
+
+def _fuse(graph: Graph) -> tuple[Graph, list[Fixed]]:
+    """An activation becomes an option of the operator before, which writes the activation's result."""
+    fixed: list[Fixed] = []
+    while (pair := next(separate_activations(graph), None)) is not None:
+        before, activation = pair
+        options = {**before.options, "fused_activation_function": activation.name}
+        fused = replace(before, options=options, outputs=activation.outputs)
+        operators = tuple(fused if op is before else op for op in graph.operators if op is not activation)
+        graph = replace(graph, operators=operators)
+        what = f"{activation.name} {activation.index} fused into {before.name} {before.index}"
+        fixed.append(Fixed("separate-activation", what, "outputs equal"))
     return graph, fixed
 
 

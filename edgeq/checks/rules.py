@@ -16,6 +16,7 @@ from inspect import getdoc
 
 from edgeq.boards.profile import Board
 from edgeq.checks.findings import Finding, Severity
+from edgeq.checks.simplify import no_ops, round_trips, separate_activations
 from edgeq.graph.ir import Graph, Operator, TensorType
 
 FLOATS = (TensorType.FLOAT32, TensorType.FLOAT16, TensorType.FLOAT64, TensorType.BFLOAT16)
@@ -236,6 +237,27 @@ def redundant_requantize(model: Model) -> Iterator[Found]:
         source, result = (model.graph.tensors[i] for i in (operator.inputs[0], operator.outputs[0]))
         if source.type is result.type and source.quantization == result.quantization:
             yield Found(f"{source.type.name} {_shape(source.shape)}", operator, result.name)
+
+
+@rule("no-operation", "note", remedy="Remove it; its result is its input.", fixable=True)
+def no_operation(model: Model) -> Iterator[Found]:
+    """An operator hands on what it gets, so it copies for nothing, and accelerators may not know it."""
+    for operator in no_ops(model.graph):
+        yield Found(_shape(model.graph.tensors[operator.outputs[0]].shape), operator)
+
+
+@rule("quantize-round-trip", "note", remedy="Remove the pair; the values come back as they were.", fixable=True)
+def quantize_round_trip(model: Model) -> Iterator[Found]:
+    """A tensor is dequantized and quantized again with the same scale and zero point."""
+    for before, after in round_trips(model.graph):
+        yield Found(f"operators {before.index} and {after.index}", after)
+
+
+@rule("separate-activation", "note", remedy="Let the operator before clamp its own result.", fixable=True)
+def separate_activation(model: Model) -> Iterator[Found]:
+    """An activation is an operator of its own although the one before could clamp its result itself."""
+    for before, activation in separate_activations(model.graph):
+        yield Found(f"{before.name} {before.index}, then {activation.name}", activation)
 
 
 @rule(
