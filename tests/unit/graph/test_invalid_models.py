@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeq.boards import load_board
+from edgeq.checks import check
 from edgeq.codegen import plan
 from edgeq.errors import ModelError
 from edgeq.graph import read, write_bytes
@@ -174,6 +175,15 @@ def test_a_model_that_cannot_be_compiled_says_why(folder: Path, name: str) -> No
     with pytest.raises(ModelError) as caught:
         plan(read(folder / f"{name}.tflite"), load_board("host"))
     assert NOT_COMPILED[name][1] in (caught.value.why or "")
+
+
+@pytest.mark.parametrize("name", NOT_COMPILED)
+def test_the_check_of_such_a_model_answers_on_every_kind_of_board(folder: Path, name: str) -> None:
+    graph = read(folder / f"{name}.tflite")
+    for board in ("host", "nucleo-l4r5zi", "qemu-mps3-an547", "coral-dev-board", "pi-4b", "corstone-300-u55"):
+        report = check(graph, load_board(board))
+        if board in ("host", "nucleo-l4r5zi", "qemu-mps3-an547"):
+            assert not report.fits
 
 
 def test_no_two_share_a_sentence(folder: Path) -> None:
