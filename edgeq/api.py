@@ -187,6 +187,7 @@ def bench(
     board: Board | str | Path,
     *,
     port: str | None = None,
+    place: str | None = None,
     data: Any = None,
     runs: int = 30,
     progress: Progress = silent,
@@ -194,10 +195,16 @@ def bench(
     """Run the model on the board with real inputs, count or time it, and compare its outputs with this computer's.
 
     `model` is a `.tflite` file, a bundle directory, or None for what the board runs. `data` is samples as in `convert`.
+    `place` is a labgrid place, acquired for as long as it takes, whose serial port is used.
     """
     from edgeq.boards import load_board
+    from edgeq.device.labgrid import acquired
 
-    return _bench(model, load_board(board), port=port, runs=runs, progress=progress, samples=_samples(data))
+    target, samples = load_board(board), _samples(data)
+    if place is None:
+        return _bench(model, target, port=port, runs=runs, progress=progress, samples=samples)
+    with acquired(place) as url:
+        return _bench(model, target, port=url, runs=runs, progress=progress, samples=samples)
 
 
 def _bench(

@@ -23,6 +23,9 @@ def bench(
     port: Annotated[
         str | None, typer.Option(help="A device name, a unix socket, socket://HOST:PORT or rfc2217://HOST:PORT.")
     ] = None,
+    place: Annotated[
+        str | None, typer.Option(help="A labgrid place whose serial port is used; LG_COORDINATOR names the lab.")
+    ] = None,
     host: HostOption = None,
     data: Annotated[str | None, typer.Option(help="Samples (x, y): .npz, .npy, images, .csv, module:function.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=100_000, help="Timed runs at most.")] = 30,
@@ -57,11 +60,13 @@ def bench(
                 "Name the board with --board." if not board else "--gate goes with --compare.",
                 try_=("edgeq bench MODEL.tflite --board BOARD", "edgeq bench --compare BEFORE AFTER --gate 2"),
             )
+        if sum(map(bool, (host, port, place, len(board) > 1))) > 1:
+            raise UsageError(
+                "one-way-only",
+                "--port, --place and --host exclude each other, and go with one --board.",
+                try_="Run edgeq bench once for each board.",
+            )
         if len(board) > 1:
-            if host or port:
-                raise UsageError(
-                    "one-board-only", "--port and --host go with one --board.", try_="Run edgeq bench once for each."
-                )
             boards = api.bench_boards(model, board, data=data, runs=runs, progress=verb.line_progress)
             for result in boards.results if keep is not None else ():
                 keep_result(result.to_json(), kept(f"{keep}-{result.board}"))
@@ -77,7 +82,7 @@ def bench(
             hosts = api.bench_hosts(model, board[0], host, data=data, runs=runs, progress=verb.progress)
             verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), ok=hosts.ok)
             return
-        report = api.bench(model, board[0], port=port, data=data, runs=runs, progress=verb.progress)
+        report = api.bench(model, board[0], port=port, place=place, data=data, runs=runs, progress=verb.progress)
         document = report.to_json()
         if keep is not None:
             keep_result(document, kept(keep))
