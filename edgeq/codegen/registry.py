@@ -43,6 +43,7 @@ MODULES = (
     "edgeq.codegen.variants.scalar.convolution",
     "edgeq.codegen.variants.scalar.depthwise",
     "edgeq.codegen.variants.scalar.elementwise",
+    "edgeq.codegen.variants.scalar.fully_connected",
     "edgeq.codegen.lower.movement",
     "edgeq.codegen.lower.reduction",
     "edgeq.codegen.lower.matrix",

@@ -13,6 +13,7 @@ import pytest
 from bundles import Wheel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from single import INT8, INT32, T, model
 
 from edgeq.boards import load_board
 from edgeq.codegen import emit, plan, write_bundle
@@ -24,7 +25,7 @@ from edgeq.graph import Graph, write_bytes
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
 import counter
-from test_dsp_kernels import CONVOLUTIONS, addition, DEPTHWISE, conv, depthwise, inputs_of, needs_tools
+from test_dsp_kernels import CONVOLUTIONS, DEPTHWISE, addition, conv, depthwise, inputs_of, needs_tools, weights
 
 BOARDS = {"armv6m": "raspberry-pi-pico", "armv7m": "qemu-mps2-an385"}
 cores = pytest.mark.parametrize("core", BOARDS)
@@ -79,6 +80,32 @@ def test_convolution_extreme_weights(optimize: str, core: str, tmp_path: Path) -
 @needs_tools
 def test_depthwise(case: tuple, core: str, tmp_path: Path) -> None:
     same_in_qemu(depthwise(*case), tmp_path, core)
+
+
+@cores
+@pytest.mark.parametrize(
+    ("batches", "depth", "units", "relu", "each"),
+    [(1, 128, 44, True, False), (3, 20, 8, False, False), (1, 64, 61, False, True)],
+)
+@pytest.mark.qemu
+@needs_tools
+def test_fully_connected(
+    batches: int, depth: int, units: int, relu: bool, each: bool, core: str, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(depth)
+    scales = generator.uniform(0.001, 0.003, units) if each else np.array([0.002])
+    graph = model(
+        "FULLY_CONNECTED",
+        [
+            T((batches, depth), INT8, 0.02, 7),
+            T((units, depth), INT8, scales, data=weights(generator, (units, depth), False)),
+            T((units,), INT32, 0.02 * scales, data=generator.integers(-20000, 20000, units)),
+        ],
+        [T((batches, units), INT8, 0.02, -128 if relu else 5)],
+        {"fused_activation_function": "RELU" if relu else "NONE", "weights_format": "DEFAULT", "keep_num_dims": False},
+        version=4,
+    )
+    same_in_qemu(graph, tmp_path, core)
 
 
 @cores
