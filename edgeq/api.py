@@ -122,22 +122,26 @@ def bundle(
     """Compile a `.tflite` file to C sources for a board, written to the directory `out` (whole or not at all).
 
     `agent` is what `flash` puts beside the model: EdgeQ's own, or the MLPerf Tiny device protocol; `name` must then be
-    one of the benchmark's model ids.
+    one of the benchmark's model ids. The C runs on the core alone; for a board with an Ethos-U, Vela's model lies
+    beside it under `ethos-u/` where Vela is installed.
     """
     from edgeq import codegen
     from edgeq.boards import load_board
+    from edgeq.boards.profile import EthosU
     from edgeq.graph import read_bytes, read_file
     from edgeq.toolchain.manifest import Manifest
     from edgeq.toolchain.mlperf import require_mlperf_model
+    from edgeq.toolchain.vela import run_vela
 
-    path = Path(model)
+    path, target = Path(model), load_board(board)
     content = read_file(path)
-    plan = codegen.plan(
-        read_bytes(content, where=str(path)), load_board(board), name=name or path.stem, optimize=optimize
-    )
+    plan = codegen.plan(read_bytes(content, where=str(path)), target, name=name or path.stem, optimize=optimize)
     result = codegen.emit(plan, content, agent=agent)
     if agent == "mlperf":
         require_mlperf_model(Manifest.model_validate(dict(result.manifest)))
+    npu = target.executor("ethos-u")
+    if isinstance(npu, EthosU) and (vela := run_vela(path, npu)) is not None and vela.npu_operators:
+        result = codegen.with_file(result, f"ethos-u/{result.name}_vela.tflite", vela.model)
     codegen.write_bundle(result, Path(out))
     return result
 

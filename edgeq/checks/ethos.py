@@ -20,6 +20,8 @@ class VelaResult:
     flash_bytes: int = 0
     cycles: int = 0
     clock_hz: int = 1
+    model: bytes = b""
+    """The optimised .tflite: an `ethos-u` custom operator in the place of what runs on the NPU."""
     failure: str | None = None
     """Vela's last words where it gave up; the other fields then say nothing."""
 

@@ -65,3 +65,6 @@ def _render(console: Console, result: Bundle, out: Path, *, quiet: bool) -> None
         f"{escape(str(out))}: {len(manifest['layers'])} layers, {macs:,} MACs, "
         f"arena {manifest['arena_bytes']:,} bytes, constants {manifest['constants_bytes']:,} bytes"
     )
+    for path in result.files:
+        if path.startswith("ethos-u/"):
+            console.print(f"{path} is for TFLM with the Ethos-U driver; EdgeQ's C leaves the Ethos-U idle.")

@@ -1,7 +1,7 @@
 """Graph x Board -> Bundle: lower, plan memory, pack weights, emit C."""
 
-from edgeq.codegen.emit import Bundle, emit, write_bundle
+from edgeq.codegen.emit import Bundle, emit, with_file, write_bundle
 from edgeq.codegen.plan import Plan, plan, unsupported
 from edgeq.codegen.registry import supported_operators
 
-__all__ = ["Bundle", "Plan", "emit", "plan", "supported_operators", "unsupported", "write_bundle"]
+__all__ = ["Bundle", "Plan", "emit", "plan", "supported_operators", "unsupported", "with_file", "write_bundle"]

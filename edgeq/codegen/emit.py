@@ -409,5 +409,16 @@ def emit(plan: Plan, model: bytes = b"", *, agent: str = "edgeq") -> Bundle:
     files |= golden.vectors(plan)
     files[MODEL] = model_file
     manifest = _manifest(plan, files, agent)
-    files[MANIFEST] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+    files[MANIFEST] = _serialized(manifest)
     return Bundle(plan.name, files, manifest)
+
+
+def with_file(bundle: Bundle, path: str, content: bytes) -> Bundle:
+    """The bundle with one more file, named by its manifest too."""
+    digests = {**bundle.manifest["files"], path: hashlib.sha256(content).hexdigest()}
+    manifest = {**bundle.manifest, "files": dict(sorted(digests.items()))}
+    return replace(bundle, files={**bundle.files, path: content, MANIFEST: _serialized(manifest)}, manifest=manifest)
+
+
+def _serialized(manifest: Mapping[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()

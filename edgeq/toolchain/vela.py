@@ -61,4 +61,5 @@ def _read(directory: Path) -> VelaResult:
         ),
         cycles=int(float(summary["cycles_total"])),
         clock_hz=int(float(summary["core_clock"])),
+        model=next(directory.glob("*_vela.tflite")).read_bytes(),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import stat
 import sys
+from hashlib import sha256
 
 import pytest
 
 from edgeq import api
 from edgeq.boards import load_board
 from edgeq.measure import Estimated, Unknown
-from edgeq.toolchain import vela
+from edgeq.toolchain import read_manifest, vela
 
 BOARD = "corstone-300-u55"
 
@@ -44,3 +45,20 @@ def test_vela_places_all_of_an_int8_model_and_none_of_a_float_one(shared):
     assert whole.details["SRAM for the Ethos-U"].value > 4 * load_board(BOARD).core.count
     assert isinstance(none.latency, Unknown)
     assert "ethos-u-cpu" in {finding.rule for finding in none.findings}
+
+
+def test_the_bundle_carries_velas_model(shared, monkeypatch, tmp_path):
+    if vela.vela_command() is None:
+        pytest.skip("needs ethos-u-vela")
+    model = shared / "models" / "kws_ref_int8.tflite"
+    api.bundle(model, BOARD, tmp_path / "with", name="kws")
+    manifest = read_manifest(tmp_path / "with")
+    (path,) = [name for name in manifest.files if name.startswith("ethos-u/")]
+    content = (tmp_path / "with" / path).read_bytes()
+    assert content[4:8] == b"TFL3"
+    assert b"ethos-u" in content
+    assert manifest.files[path] == sha256(content).hexdigest()
+    monkeypatch.setattr(vela, "vela_command", lambda: None)
+    api.bundle(model, BOARD, tmp_path / "without", name="kws")
+    assert not (tmp_path / "without" / "ethos-u").exists()
+    read_manifest(tmp_path / "without")
