@@ -80,7 +80,7 @@ def bench(
                     "keep-without-port", "--keep is not for boards over SSH.", try_="Keep --json's output."
                 )
             hosts = api.bench_hosts(model, board[0], host, data=data, runs=runs, progress=verb.progress)
-            verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), ok=hosts.ok)
+            verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), status=hosts.exit_status)
             return
         report = api.bench(model, board[0], port=port, place=place, data=data, runs=runs, progress=verb.progress)
         document = report.to_json()

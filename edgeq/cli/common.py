@@ -67,8 +67,15 @@ class Verb:
                 self._tasks[key] = self._bars.add_task(text, total=total)
             self._bars.update(self._tasks[key], description=text, completed=done, total=total)
 
-    def finish(self, document: Mapping[str, Any], render: Callable[[Console], None], *, ok: bool = True) -> None:
-        """Print the result; exit status 1 if the answer is no."""
+    def finish(
+        self,
+        document: Mapping[str, Any],
+        render: Callable[[Console], None],
+        *,
+        ok: bool = True,
+        status: int | None = None,
+    ) -> None:
+        """Print the result; exit status 1 if the answer is no, or `status` where a report knows better."""
         self._stop_bars()
         if self.json:
             body = {"schema": f"edgeq.{self.name}/1", **document}
@@ -77,7 +84,7 @@ class Verb:
             from rich.console import Console
 
             render(Console())
-        self._status = 0 if ok else 1
+        self._status = status if status is not None else 0 if ok else 1
 
     def _stop_bars(self) -> None:
         if self._bars is not None:

@@ -61,4 +61,4 @@ def flash(
             return
         from edgeq.report.ssh_text import render_hosts
 
-        verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), ok=hosts.ok)
+        verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), status=hosts.exit_status)

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeq.device.ssh import Deployment, HostReport, RemoteBench, Removal
-from edgeq.measure import Quantity, Unknown
+from edgeq.measure import Estimated, Quantity, Unknown
 from edgeq.report.boards_text import bytes_text
 
 _ACTIONS = {"deployed": "deployed", "unchanged": "runs already", "rolled-back": "rolled back"}
@@ -66,6 +66,8 @@ def _bench(console: Console, result: RemoteBench) -> None:
     if result.on_edge_tpu is not None:
         share = result.on_edge_tpu
         text = share.reason if isinstance(share, Unknown) else f"{share.value:.1%} of the operators"
+        if isinstance(result.predicted_on_edge_tpu, Estimated):
+            text += f", {result.predicted_on_edge_tpu.value:.1%} predicted"
         console.print(f"  on the Edge TPU: {text}")
     for finding in result.health.findings:
         console.print(f"  [yellow]note[/]   {escape(finding)}")

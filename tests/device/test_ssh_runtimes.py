@@ -14,11 +14,11 @@ from ssh_board import SSHD, SshBoard, fails, host, small_model
 
 from edgeq.boards import load_board
 from edgeq.device import ssh
-from edgeq.device.ssh.coral import compiled_model, share_on_edge_tpu
+from edgeq.device.ssh.coral import compiled_model, predicted_share, share_on_edge_tpu
 from edgeq.errors import ToolError
 from edgeq.files import data_directory
 from edgeq.graph import read_bytes, write_bytes
-from edgeq.measure import Computed, Unknown
+from edgeq.measure import Computed, Estimated, Unknown
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="needs sshd (apt install openssh-server)")
 
@@ -116,12 +116,17 @@ def test_the_edge_tpu_that_is_not_there(make: MakeBoard, ssh_root: Path, model: 
     assert ssh.bench_remote(model, str(profile), host(board), runs=3, operators=False).ok
 
 
-def test_the_share_on_the_edge_tpu() -> None:
+def test_the_share_on_the_edge_tpu_against_the_prediction() -> None:
+    """The compiled model is made by hand: no compiler is here."""
     original, compiled = read_bytes(small_model()), read_bytes(edge_tpu_model())
     share = share_on_edge_tpu(original, compiled)
     assert isinstance(share, Computed)
     assert share.value == 1.0
+    predicted = predicted_share(original, load_board("coral-usb-pi"))
+    assert isinstance(predicted, Estimated)
+    assert predicted.value == share.value
     assert isinstance(share_on_edge_tpu(compiled, compiled), Unknown)
+    assert isinstance(predicted_share(compiled, load_board("coral-usb-pi")), Unknown)
     assert compiled_model(edge_tpu_model(), "m", load_board("coral-usb-pi")) == edge_tpu_model()
 
 

@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 
 from edgeq.boards import Board
+from edgeq.checks import coral as checker
 from edgeq.errors import AnswerNo, ToolError
 from edgeq.graph import Graph, read_bytes
-from edgeq.measure import Computed, Unknown
+from edgeq.measure import Computed, Estimated, Unknown
 
 CUSTOM_CODE = "edgetpu-custom-op"
 COMPILE_S = 900
+_NO_ORIGINAL = "the model from before edgetpu_compiler is not known"
 
 
 def is_compiled(graph: Graph) -> bool:
@@ -40,8 +42,7 @@ def compiled_model(model: bytes, name: str, board: Board) -> bytes:
                 "Run it on the CPU of the device: --cpu",
             ),
         )
-    executor = board.executor("edge-tpu")
-    version = executor.runtime_version if executor is not None and executor.kind == "edge-tpu" else 14
+    version = _runtime_version(board)
     with tempfile.TemporaryDirectory(prefix="edgeq-edgetpu-") as scratch:
         source = Path(scratch) / "model.tflite"
         source.write_bytes(model)
@@ -65,7 +66,21 @@ def compiled_model(model: bytes, name: str, board: Board) -> bytes:
 def share_on_edge_tpu(original: Graph | None, compiled: Graph) -> Computed | Unknown:
     """The share of the original model's operators that the compiled one runs on the Edge TPU."""
     if original is None or is_compiled(original):
-        return Unknown("the model from before edgetpu_compiler is not known")
+        return Unknown(_NO_ORIGINAL)
     on_cpu = sum(operator.custom_code != CUSTOM_CODE for operator in compiled.operators)
     total = len(original.operators)
     return Computed((total - on_cpu) / total, "ratio", f"{total - on_cpu} of {total} operators in the compiled file")
+
+
+def predicted_share(original: Graph | None, board: Board) -> Estimated | Unknown:
+    """The share of the original model's operators that the checker expects on the Edge TPU."""
+    if original is None or is_compiled(original):
+        return Unknown(_NO_ORIGINAL)
+    predicted = checker.predict(original, _runtime_version(board))
+    mapped, total = sum(entry.mapped for entry in predicted), len(predicted)
+    return Estimated(mapped / total, "ratio", f"{mapped} of {total} operators by the rules of edgeq check")
+
+
+def _runtime_version(board: Board) -> int:
+    executor = board.executor("edge-tpu")
+    return executor.runtime_version if executor is not None and executor.kind == "edge-tpu" else 14

@@ -130,6 +130,7 @@ async def bench(host: Host, request: Request, progress: Progress) -> RemoteBench
             operators=operators,
             health=compare_health(before, after, device.facts.cores),
             on_edge_tpu=coral.share_on_edge_tpu(original, subject.graph) if edge_tpu else None,
+            predicted_on_edge_tpu=coral.predicted_share(original, device.board) if edge_tpu else None,
         )
 
 

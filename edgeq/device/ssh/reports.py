@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from edgeq.device.ssh.probe import DeviceFacts
 from edgeq.errors import EdgeqError
-from edgeq.measure import Computed, Measured, Quantity, Unknown
+from edgeq.measure import Computed, Estimated, Measured, Quantity, Unknown
 
 Action = Literal["deployed", "unchanged", "rolled-back"]
 
@@ -160,7 +160,8 @@ class Health:
 class RemoteBench:
     """Measurements on one board.
 
-    accuracy: as the model runs unless told otherwise. on_edge_tpu: the share of operators there, if the board has one.
+    accuracy: as the model runs unless told otherwise. on_edge_tpu: the share of operators there, if the board has one;
+    predicted_on_edge_tpu: the share that the checker expects.
     """
 
     host: str
@@ -175,6 +176,7 @@ class RemoteBench:
     operators: tuple[OperatorTime, ...] | Unknown
     health: Health
     on_edge_tpu: Computed | Unknown | None = None
+    predicted_on_edge_tpu: Estimated | Unknown | None = None
 
     @property
     def same(self) -> bool:
@@ -197,6 +199,9 @@ class RemoteBench:
             "operators": operators.to_json() if isinstance(operators, Unknown) else [o.to_json() for o in operators],
             "health": self.health.to_json(),
             "on_edge_tpu": None if self.on_edge_tpu is None else self.on_edge_tpu.to_json(),
+            "predicted_on_edge_tpu": (
+                None if self.predicted_on_edge_tpu is None else self.predicted_on_edge_tpu.to_json()
+            ),
         }
 
 
@@ -211,6 +216,11 @@ class HostReport:
     def ok(self) -> bool:
         """All boards succeeded, and where outputs were compared they agree."""
         return not self.failures and all(not isinstance(r, RemoteBench) or r.same for r in self.results)
+
+    @property
+    def exit_status(self) -> int:
+        """0 if `ok`, 1 if outputs differ, else the greatest of the failures': surroundings before answers."""
+        return max((error.exit_status for error in self.failures.values()), default=0 if self.ok else 1)
 
     def to_json(self) -> dict[str, Any]:
         return {
