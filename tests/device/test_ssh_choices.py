@@ -1,13 +1,19 @@
-"""What the SSH side decides without a board: wheels, throttling."""
+"""What the SSH side decides without a board: wheels, throttling, exit status, how outputs are compared."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import numpy as np
+import pytest
+from bundles import Wheel
+
+from edgeq.device.ssh import HostReport
+from edgeq.device.ssh.comparison import generated_outputs
 from edgeq.device.ssh.measurement import compare_health
 from edgeq.device.ssh.probe import DeviceFacts
 from edgeq.device.ssh.wheels import REQUIREMENTS, choose
-from edgeq.errors import DeviceError
+from edgeq.errors import AnswerNo, DeviceError, EdgeqError, LinkError
 
 
 def facts(machine: str, python: tuple[int, int], glibc: tuple[int, int] | None) -> DeviceFacts:
@@ -49,3 +55,27 @@ def test_a_throttled_run_is_marked(before: int | None, after: int | None, thrott
     assert health.throttled is throttled
     assert any("throttled" in finding for finding in health.findings) is bool(throttled)
     assert any("ondemand" in finding for finding in health.findings)
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [
+        ([], 0),
+        ([AnswerNo("model-refused", "no")], 1),
+        ([LinkError("connection-refused", "gone")], 3),
+        ([LinkError("connection-refused", "gone"), AnswerNo("model-refused", "no")], 3),
+    ],
+)
+def test_surroundings_that_fail_are_no_answer(failures: list[EdgeqError], status: int) -> None:
+    assert HostReport((), {f"h{k}": error for k, error in enumerate(failures)}).exit_status == status
+
+
+def test_generated_c_computes_as_tensorflow_lite_micro(shared: Path) -> None:
+    """Where generated C differs from LiteRT's reference kernels, TFLM itself does too."""
+    pytest.importorskip("tflite_micro")
+    pytest.importorskip("ziglang")
+    model = (shared / "models" / "kws_ref_int8.tflite").read_bytes()
+    inputs = np.load(shared / "data" / "kws01.npz")["x_int8"][:200]
+    oracle = Wheel(model)
+    expected = [oracle.run([sample.reshape(1, 49, 10, 1)])[0].tobytes() for sample in inputs]
+    assert [row[0] for row in generated_outputs(model, "kws", [(sample.tobytes(),) for sample in inputs])] == expected
