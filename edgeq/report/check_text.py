@@ -26,6 +26,8 @@ def quantity_text(quantity: Quantity) -> str:
         return "unknown"
     if quantity.unit == "bytes":
         number = bytes_text(int(quantity.value))
+    elif quantity.unit == "us" and quantity.value >= 1e6:
+        number = f"{quantity.value / 1e6:.3g} s"
     elif quantity.unit == "us" and quantity.value >= 1000:
         number = f"{quantity.value / 1000:.3g} ms"
     else:
