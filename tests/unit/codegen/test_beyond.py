@@ -1,19 +1,38 @@
-"""Unary int8 operators that TFLM lacks or gets wrong: equal to the correctly rounded real function (60 digits)."""
+"""Unary int8 operators that TFLM lacks or gets wrong: equal to the correctly rounded real function (90 digits)."""
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal, getcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, getcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from single import T, model, outputs_of, values
 
-getcontext().prec = 60
+getcontext().prec = 90
 
 
 def _sqrt(x: Decimal) -> Decimal:
     return x.sqrt() if x >= 0 else Decimal(0)
+
+
+def _series(x: Decimal, first: int) -> Decimal:
+    """sin (first = 1) or cos (first = 0) by Taylor's series."""
+    term = total = x if first else Decimal(1)
+    for n in range(first + 1, 200, 2):
+        term *= -x * x / (n * (n + 1))
+        total += term
+    return total
+
+
+def _erf(x: Decimal) -> Decimal:
+    """The error function by its series x - x^3/3 + x^5/10 - ..., times 2 / sqrt(pi)."""
+    power = total = x
+    for n in range(1, 400):
+        power *= -x * x / n
+        total += power / (2 * n + 1)
+    pi = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
+    return total * 2 / pi.sqrt()
 
 
 FUNCTIONS: dict[str, Any] = {
@@ -25,6 +44,13 @@ FUNCTIONS: dict[str, Any] = {
     "SQUARE": lambda x: x * x,
     "NEG": lambda x: -x,
     "SIGN": lambda x: Decimal(int(x > 0) - int(x < 0)),
+    "LOG": lambda x: x.ln() if x > 0 else Decimal(-(10**9)) if x == 0 else Decimal(0),
+    "SIN": lambda x: _series(x, 1),
+    "COS": lambda x: _series(x, 0),
+    "FLOOR": lambda x: x.to_integral_value(ROUND_FLOOR),
+    "CEIL": lambda x: x.to_integral_value(ROUND_CEILING),
+    "ROUND": lambda x: x.to_integral_value(ROUND_HALF_EVEN),
+    "GELU": lambda x: x / 2 * (1 + _erf(x / Decimal(2).sqrt())),
 }
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from bundles import Wheel, build
+from hypothesis import given
 from hypothesis import strategies as st
 from single import FLOAT32, INT8, INT32, T, model, outputs_of, same_as_wheel, values
 from test_operators import few, noise, pairs, scales, seeds, sizes, zeros
 
-from edgeq.graph import TensorType
+from edgeq.graph import TensorType, write_bytes
 
 BOOL = TensorType.BOOL
 
@@ -71,10 +74,19 @@ def test_comparison(name: str, case: Any) -> None:
 @given(case=pairs(same_scale=True), scale=scales)
 def test_div(case: Any, scale: float) -> None:
     a, b = case[0]
-    assume(a.data is None or True)
     divisor = T((1,), scale=b.scale, zero=b.zero, data=[b.zero + (3 if b.zero < 100 else -3)])
     source = T(case[1].shape, scale=a.scale, zero=a.zero)
     same_as_wheel(model("DIV", [source, divisor], [T(source.shape, scale=scale, zero=case[1].zero)], {}, 2))
+
+
+@few
+@given(scales, scales, st.integers(-127, 100), zeros)
+def test_rsqrt_of_positive_values(scale: float, other: float, zero: int, other_zero: int) -> None:
+    graph = model("RSQRT", [T((127 - zero,), scale=scale, zero=zero)], [T((127 - zero,), scale=other, zero=other_zero)])
+    fed = np.arange(zero + 1, 128).astype(np.int8)
+    with tempfile.TemporaryDirectory() as place:
+        got = build(graph, Path(place)).run([fed])[0]
+        np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run([fed])[0].reshape(got.shape))
 
 
 @few
