@@ -38,7 +38,7 @@ PEER: dict[tuple[str, str], tuple[int, ...]] = {
 """TFLM (August 2026) with CMSIS-NN 7, the better of -O2 and -O3, gcc 12.2, counted by the same method beforehand."""
 
 ST_CYCLES = (5_180_000, 10_670_000, 19_800_000, 631_000)
-"""X-CUBE-AI 9.0 on a NUCLEO-L4R5ZI, MLPerf Tiny v1.2: measured on silicon, flash with wait states."""
+"""X-CUBE-AI 9.0 on a NUCLEO-L4R5ZI, MLPerf Tiny v1.2: measured on silicon, published."""
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -229,7 +229,8 @@ Missed:
 ## Estimated cycles on the Cortex-M4
 
 Estimated by the model of `benchmarks/timing.py` (Cortex-M4 TRM 3.3, zero wait states), from the counts of every
-instruction and of every branch taken. Nothing here ran on silicon; the cycles beside it did, with flash wait states.
+instruction and of every branch taken. Nothing here ran on silicon; ST's published cycles
+beside it did, so an estimate stands beside a measurement.
 
 {cycles(rows)}
 ## Where the instructions go

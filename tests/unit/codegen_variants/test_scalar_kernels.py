@@ -48,7 +48,8 @@ def same_in_qemu(graph: Graph, place: Path, core: str, optimize: str = "speed", 
 
 WIDE = [((6, 21, 32), (4, 3, 3), 1, "SAME", True), ((3, 3, 140), (8, 1, 1), 1, "SAME", True),
         ((4, 4, 64), (4, 3, 3), 1, "SAME", False)]  # fmt: skip
-"""More than 2^20 accumulators a result or so: 32 bits do not tell all thresholds apart."""
+"""Convolutions with a channel for which the search finds no 32-bit form: ARMv6-M takes portable C, and the test below
+says so."""
 
 
 @cores
@@ -56,8 +57,9 @@ WIDE = [((6, 21, 32), (4, 3, 3), 1, "SAME", True), ((3, 3, 140), (8, 1, 1), 1, "
 @pytest.mark.qemu
 @needs_tools
 def test_convolution(case: tuple, core: str, tmp_path: Path) -> None:
-    if core == "armv7m" or case not in WIDE:
-        same_in_qemu(conv(*case), tmp_path, core)
+    if core != "armv7m" and case in WIDE:
+        pytest.skip("no 32-bit form is proven for this shape on ARMv6-M: portable C, tested with the other kernels")
+    same_in_qemu(conv(*case), tmp_path, core)
 
 
 @pytest.mark.parametrize("case", WIDE, ids=str)
