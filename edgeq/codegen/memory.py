@@ -1,8 +1,8 @@
 """The arena: every buffer gets an offset so that buffers alive at the same time do not share bytes they must not.
 
 A buffer lives over the steps [first, last]. Two that live at once are disjoint, except where a kernel allows its
-output to overlap its input (`Rule`). Several greedy orders are tried and, for small graphs, improved by local search
-over the orders; the lower bound is the largest sum of sizes alive at one step, less what may be shared.
+output to overlap its input (`Rule`). Several greedy orders are tried, then branch and bound (`placement.py`). The lower
+bound is the largest sum of sizes alive at one step, less what may be shared, or what an exhausted search has proven.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeq.codegen.placement import Conflict, Search
+
 ALIGN = 16
+
+NODES = 1500
+"""Limit of the search in nodes, a few hundred microseconds each for a model of 60 buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,42 +130,48 @@ def _orders(problem: _Problem) -> list[tuple[str, Callable[[int], tuple[int, ...
     ]
 
 
-def _improve(problem: _Problem, order: list[int], top: int, bound: int, rounds: int) -> tuple[list[int], int]:
-    """Move one buffer of the order at a time to another position while that lowers the top; deterministic."""
-    for _ in range(rounds):
-        best: tuple[int, list[int]] | None = None
-        for source in range(len(order)):
-            for target in range(len(order)):
-                if source == target:
-                    continue
-                trial = order.copy()
-                trial.insert(target, trial.pop(source))
-                _, height = problem.place(trial)
-                if height < top and (best is None or height < best[0]):
-                    best = (height, trial)
-        if best is None:
-            break
-        top, order = best
-        if top == bound:
-            break
-    return order, top
+def _choices(problem: _Problem, i: int, j: int) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    """The ways to place buffers i and j that live at once, as differences of offsets (see placement.py)."""
+    below = {(i, j): ((i, j, problem.sizes[i]),), (j, i): ((j, i, problem.sizes[j]),)}
+    overlapping: list[tuple[tuple[int, int, int], ...]] = []
+    for source, result in ((i, j), (j, i)):
+        if (source, result) not in problem.rules:
+            continue
+        before = problem.rules[source, result]
+        if (source, result) in problem.exact:
+            if before % ALIGN == 0:
+                overlapping.append(((result, source, before), (source, result, -before)))
+        else:
+            apart = below.pop((result, source))[0][2]
+            overlapping.append(((result, source, min(apart, aligned(before))),))
+    return (*overlapping, *below.values())
 
 
-def plan_arena(buffers: Sequence[Buffer], rules: Sequence[Rule]) -> Arena:
-    """Offsets for all buffers: the best of several greedy orders, improved by local search for up to 40 buffers."""
+def _search(problem: _Problem, top: int, bound: int, nodes: int) -> tuple[list[int] | None, int, int]:
+    """Ever lower placements by branch and bound: (offsets or None, top, lower bound), the bound raised if exhausted."""
+    conflicts = [
+        Conflict(i, j, _choices(problem, i, j)) for i, others in enumerate(problem.conflicts) for j in others if i < j
+    ]
+    search = Search(problem.sizes, conflicts, nodes)
+    best = None
+    while top > bound:
+        found = search.below(top - ALIGN)
+        if found is None:
+            return best, top, top if search.exhausted else bound
+        best = found
+        top = max(at + size for at, size in zip(found, problem.sizes, strict=True))
+    return best, top, bound
+
+
+def plan_arena(buffers: Sequence[Buffer], rules: Sequence[Rule], *, nodes: int = NODES) -> Arena:
+    """Offsets for all buffers: the best of several greedy orders, then branch and bound with at most `nodes` nodes."""
     problem = _Problem(buffers, rules)
-    bound = problem.lower_bound()
+    bound = aligned(problem.lower_bound())
     indices = range(len(buffers))
-    tried = []
-    for name, key in _orders(problem):
-        order = sorted(indices, key=key)
-        tried.append((problem.place(order)[1], name, order))
-    tried.sort(key=lambda entry: entry[0])
-    top, method, order = tried[0]
-    if top > bound and len(buffers) <= 40:
-        for height, name, start in tried:
-            moved, reached = _improve(problem, start, height, bound, rounds=4)
-            if reached < top:
-                top, order, method = reached, moved, f"{name}, improved"
-    placed, top = problem.place(order)
-    return Arena(tuple(placed[i] for i in indices), top, bound, method)
+    tried = [(problem.place(sorted(indices, key=key)), name) for name, key in _orders(problem)]
+    (placed, top), method = min(tried, key=lambda entry: entry[0][1])
+    offsets = [placed[i] for i in indices]
+    found, top, bound = _search(problem, top, bound, nodes)
+    if found is not None:
+        offsets, method = found, "branch and bound"
+    return Arena(tuple(offsets), top, bound, method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from hypothesis import given
@@ -36,3 +37,50 @@ def test_plan(data: Any) -> None:
             apart = at + a.size_bytes <= there or there + b.size_bytes <= at
             assert apart or ((j, i) in allowed and at <= there - allowed[j, i])
     assert arena.lower_bound_bytes <= arena.size_bytes
+
+
+@few
+@given(st.data())
+def test_no_placement_is_smaller(data: Any) -> None:
+    """Up to four buffers of one or two units: a plan that meets its bound is as small as any of all placements."""
+    count = data.draw(st.integers(2, 4))
+    buffers = []
+    for i in range(count):
+        first = data.draw(st.integers(0, 3))
+        last = data.draw(st.integers(first, 3))
+        buffers.append(Buffer(f"b{i}", ALIGN * data.draw(st.integers(1, 2)), first, last))
+    rules = [
+        Rule(i, j, data.draw(st.integers(-ALIGN, 2 * ALIGN)), exact=data.draw(st.booleans()))
+        for i in range(count)
+        for j in range(i + 1, count)
+        if buffers[i].last == buffers[j].first and data.draw(st.booleans())
+    ]
+
+    def fits(offsets: tuple[int, ...]) -> bool:
+        for j in range(count):
+            for i in range(count):
+                a, b = buffers[i], buffers[j]
+                if i == j or a.first > b.last or b.first > a.last:
+                    continue
+                at, there = offsets[i], offsets[j]
+                ruled = [r for r in rules if (r.input, r.output) in ((i, j), (j, i))]
+                shared = any(
+                    offsets[r.output] == offsets[r.input] - r.before_bytes
+                    if r.exact
+                    else offsets[r.output] <= offsets[r.input] - r.before_bytes
+                    for r in ruled
+                )
+                if not (at + a.size_bytes <= there or there + b.size_bytes <= at or shared):
+                    return False
+        return True
+
+    spots = range(0, 7 * ALIGN, ALIGN)
+    smallest = min(
+        max(at + b.size_bytes for at, b in zip(offsets, buffers, strict=True))
+        for offsets in product(spots, repeat=count)
+        if fits(offsets)
+    )
+    arena = plan_arena(buffers, rules)
+    assert fits(arena.offsets)
+    assert arena.lower_bound_bytes <= smallest <= arena.size_bytes
+    assert arena.lower_bound_bytes == arena.size_bytes
