@@ -16,6 +16,8 @@ ALIGN = 16
 
 NODES = 1500
 """Limit of the search in nodes, a few hundred microseconds each for a model of 60 buffers."""
+SEARCHED_CONFLICTS = 400
+"""The search descends one level a conflict, and each level looks at all of them: beyond this it takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +166,19 @@ def _search(problem: _Problem, top: int, bound: int, nodes: int) -> tuple[list[i
 
 
 def plan_arena(buffers: Sequence[Buffer], rules: Sequence[Rule], *, nodes: int = NODES) -> Arena:
-    """Offsets for all buffers: the best of several greedy orders, then branch and bound with at most `nodes` nodes."""
+    """Offsets for all buffers: the best of several greedy orders, then branch and bound with at most `nodes` nodes.
+
+    A graph with more than `SEARCHED_CONFLICTS` pairs of buffers that live at once keeps the best greedy order.
+    """
     problem = _Problem(buffers, rules)
     bound = aligned(problem.lower_bound())
     indices = range(len(buffers))
     tried = [(problem.place(sorted(indices, key=key)), name) for name, key in _orders(problem)]
     (placed, top), method = min(tried, key=lambda entry: entry[0][1])
     offsets = [placed[i] for i in indices]
-    found, top, bound = _search(problem, top, bound, nodes)
+    found = None
+    if sum(map(len, problem.conflicts)) <= 2 * SEARCHED_CONFLICTS:
+        found, top, bound = _search(problem, top, bound, nodes)
     if found is not None:
         offsets, method = found, "branch and bound"
     return Arena(tuple(offsets), top, bound, method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 from typing import Any
 
@@ -84,3 +85,17 @@ def test_no_placement_is_smaller(data: Any) -> None:
     assert fits(arena.offsets)
     assert arena.lower_bound_bytes <= smallest <= arena.size_bytes
     assert arena.lower_bound_bytes == arena.size_bytes
+
+
+def test_a_large_graph_is_planned_soon_and_without_overlap() -> None:
+    """Hundreds of buffers, many alive at once: no search, and no recursion as deep as the graph."""
+    generator = random.Random(7)
+    buffers = [
+        Buffer(f"b{i}", generator.randint(16, 50_000), i, min(600, i + generator.randint(1, 30))) for i in range(600)
+    ]
+    arena = plan_arena(buffers, [])
+    for i, (a, at) in enumerate(zip(buffers, arena.offsets, strict=True)):
+        for b, there in zip(buffers[i + 1 :], arena.offsets[i + 1 :], strict=True):
+            if a.first <= b.last and b.first <= a.last:
+                assert at + a.size_bytes <= there or there + b.size_bytes <= at
+    assert arena.lower_bound_bytes <= arena.size_bytes
