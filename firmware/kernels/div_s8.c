@@ -34,8 +34,12 @@ static int32_t quotient(const edgeq_mul_params *p, int32_t x, int32_t y) {
         headroom++;
     }
     const int32_t unscaled = edgeq_doubling_high_mul((int32_t)((uint32_t)x << headroom), inverse);
-    const int32_t right = edgeq_clamp(headroom + shift - p->shift, 0, 31);
-    return p->output_offset + edgeq_rounding_shift(edgeq_doubling_high_mul(unscaled, p->multiplier), right);
+    const int32_t right = headroom + shift - p->shift;
+    if (right > 31) { /* less than a half; TFLM shifts by more than a word has, which C leaves undefined */
+        return p->output_offset;
+    }
+    return p->output_offset +
+           edgeq_rounding_shift(edgeq_doubling_high_mul(unscaled, p->multiplier), right > 0 ? right : 0);
 }
 
 void edgeq_div_s8(const edgeq_mul_params *p, const int8_t *a, const int8_t *b, int8_t *output) {

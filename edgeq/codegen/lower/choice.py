@@ -105,7 +105,11 @@ def _one(node: Node, kernel: str, call: str, constants: tuple[Constant | Struct,
 
 @lowering("DIV")
 def div(node: Node) -> Iterator[Step]:
-    """a / b by a fixed-point reciprocal (DivElementwise); where b is 0, TFLM leaves it open: here the extreme."""
+    """a / b by a fixed-point reciprocal (DivElementwise).
+
+    TFLM leaves two cases open (it asserts, in builds with assertions): b = 0, here the extreme of a's sign, and
+    quotients so small, 0 among them, that it would shift by more than 31 bits; here the zero point, which is right.
+    """
     a, b, result = node.input(0), node.input(1), node.output()
     require(node, a, b, result, types=(TensorType.INT8,))
     factor, shift = multiplier(scale(a) / (scale(b) * scale(result)))

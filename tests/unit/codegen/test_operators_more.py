@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,42 @@ def test_comparison(name: str, case: Any) -> None:
 
 
 @few
-@given(case=pairs(same_scale=True), scale=scales)
-def test_div(case: Any, scale: float) -> None:
-    a, b = case[0]
-    divisor = T((1,), scale=b.scale, zero=b.zero, data=[b.zero + (3 if b.zero < 100 else -3)])
-    source = T(case[1].shape, scale=a.scale, zero=a.zero)
-    same_as_wheel(model("DIV", [source, divisor], [T(source.shape, scale=scale, zero=case[1].zero)], {}, 2))
+@given(scales, scales, scales, zeros, zeros, zeros, st.booleans())
+def test_div(a: float, b: float, c: float, a_zero: int, b_zero: int, c_zero: int, near_one: bool) -> None:
+    """Every numerator and denominator. Where TFLM would shift by more than 31 bits, it asserts: the result is 0."""
+    c = float(np.float32(a / b)) if near_one else c
+    q = np.arange(-128, 128)
+    x, y = (v.reshape(-1) for v in np.meshgrid(q, q[q != b_zero], indexing="ij"))
+    fed = [x.astype(np.int8), y.astype(np.int8)]
+    tensors = T(x.shape, scale=a, zero=a_zero), T(x.shape, scale=b, zero=b_zero), T(x.shape, scale=c, zero=c_zero)
+    graph = model("DIV", tensors[:2], tensors[2:], {}, 2)
+    with tempfile.TemporaryDirectory() as place:
+        got = build(graph, Path(place)).run(fed)[0]
+    theirs = Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape)
+    real = (x - a_zero) / (y - b_zero) * (a / b / c)
+    sign = np.where(y < b_zero, -1, 1)
+    headroom = np.array([31 - int(v if v >= 0 else ~v).bit_length() for v in (x - a_zero) * sign])
+    bits = np.array([int(v).bit_length() - 1 for v in abs(y - b_zero)])
+    defined = headroom + bits - np.frexp(a / (b * c))[1] <= 31
+    np.testing.assert_array_equal(got[defined], theirs[defined])
+    assert (abs(real[~defined]) < 0.5).all()
+    assert (got[~defined] == c_zero).all()
+
+
+@few
+@given(case=pairs())
+def test_div_broadcasts(case: Any) -> None:
+    """As the same values written out."""
+    (a, b), result = case
+    a, b = replace(a, data=noise(1, a.shape, -128, 127)), replace(b, data=None)
+    graph = model("DIV", [a, b], [result], {}, 2)
+    fed = values(graph, 2)[0]
+    wide = [replace(t, shape=result.shape, data=np.broadcast_to(d, result.shape)) for t, d in ((a, a.data), (b, fed))]
+    spread = model("DIV", [wide[0], replace(wide[1], data=None)], [result], {}, 2)
+    with tempfile.TemporaryDirectory() as place:
+        got = build(graph, Path(place)).run([fed])[0]
+    with tempfile.TemporaryDirectory() as place:
+        np.testing.assert_array_equal(got, build(spread, Path(place)).run([wide[1].data])[0])
 
 
 @few
