@@ -19,23 +19,15 @@ from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints, doubling_high_mul, rounding_shift
 
-_NEAR = np.array(sorted(range(-1024, 1025), key=abs), np.int64)
-_WIDE = np.array(sorted(range(-32768, 32769), key=abs), np.int64)
-_DISTANT = np.array(sorted(range(-(1 << 17), (1 << 17) + 1), key=abs), np.int64)
-"""Offsets that the search adds to the bias, the small ones first."""
+_NEAR, _WIDE, _DISTANT = 1 << 10, 1 << 15, 1 << 17
+"""How large an offset added to the bias may be, in the order in which the search allows them."""
 
 _MORE = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6)
-_SEARCH = [(_NEAR, 0), (_NEAR, 1), *((_WIDE, more) for more in _MORE), (_DISTANT, 0)]
-"""In which order the search tries offsets, and what it adds to the multiplier. Distant offsets are for multipliers near
-a simple fraction of 2^32: their products with near ones take few values."""
+_SEARCH = ((0, _NEAR), (1, _NEAR), *((more, _WIDE) for more in _MORE), (0, _DISTANT))
+"""What the search adds to the multiplier, and the largest offset. Distant offsets are for multipliers near a simple
+fraction of 2^32: their products with near ones take few values."""
 
-_FAR = 1 << 61
-
-_BATCH = 16
-"""Channels that are searched at once: their offsets stay in the processor's cache."""
-
-_BRACKET = 8
-"""How far from its real-valued place a step is looked for first."""
+_FAR, _WORD = 1 << 61, (1 << 32) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,27 +53,40 @@ class Requantization:
 
     @cached_property
     def thresholds(self) -> Ints:
-        """T[c, k]: the least accumulator in [low, high] whose result is >= minimum + 1 + k, else high + 1."""
-        wanted = np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)[None, :]
-        least, end = self.low[:, None] - 1, self.high[:, None] + 1
-        per_step = np.ldexp(1.0, self.exponent + 31) / np.maximum(self.multiplier, 1)
-        guess = (wanted - self.zero_point - 0.5) * per_step[:, None]
-        guess = np.clip(guess, least, end).astype(np.int64)
-        below, above = np.maximum(guess - _BRACKET, least), np.minimum(guess + _BRACKET, end)
-        below = np.where((below > least) & (self(below) >= wanted), least, below)
-        above = np.where((above < end) & (self(above) < wanted), end, above)
-        while bool((above - below > 1).any()):
-            middle = (below + above) >> 1
-            reached = self(middle) >= wanted
-            above, below = np.where(reached, middle, above), np.where(reached, below, middle)
-        return above
+        """T[c, k]: the least accumulator in [low, high] whose result is >= minimum + 1 + k, else high + 1.
+
+        Both roundings inverted: the right shift gives at least w from w 2^e - 2^(e-1) on, one later where w <= 0 (ties
+        go away from zero); the doubling multiplication gives at least h from ceil((h 2^31 - 2^30) / multiplier) on.
+        """
+        wanted = np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)[None, :] - self.zero_point
+        exponent = self.exponent[:, None]
+        high = (wanted << exponent) - ((np.int64(1) << exponent) >> 1) + ((wanted <= 0) & (exponent > 0))
+        high = np.clip(high, -(1 << 31), 1 << 31)  # beyond what 32 bits can give
+        least = -(((1 << 30) - (high << 31)) // np.maximum(self.multiplier, 1)[:, None])
+        never = self.high[:, None] + 1
+        least = np.where((self.multiplier == 0)[:, None], np.where(high <= 0, self.low[:, None], never), least)
+        return np.clip(least, self.low[:, None], never)
 
     def agrees(self, short: Callable[[Ints], Ints]) -> NDArray[np.bool_]:
-        """Per channel: whether a monotone function equals the exact one on all of [low, high]."""
-        steps = self.thresholds
+        """Per channel: whether a monotone function equals the exact one on all of [low, high].
+
+        The exact function never rises by more than 1: from one side of a step to the other it goes from k to k + 1.
+        """
         ends = np.stack([self.low, self.high], axis=1)
-        points = np.clip(np.concatenate([steps, steps - 1, ends], axis=1), self.low[:, None], self.high[:, None])
-        return np.asarray((short(points) == self(points)).all(axis=1))
+        at_ends = self(ends)
+        steps = np.concatenate([self.thresholds, self.thresholds - 1], axis=1)
+        results = np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)
+        expected = np.clip(np.concatenate([results, results - 1])[None, :], at_ends[:, :1], at_ends[:, 1:])
+        found = short(np.concatenate([np.clip(steps, ends[:, :1], ends[:, 1:]), ends], axis=1))
+        return np.asarray((found == np.concatenate([expected, at_ends], axis=1)).all(axis=1))
+
+    def rows(self, channels: Ints) -> Requantization:
+        """The same function of some of the channels."""
+        columns = (self.multiplier, self.exponent, self.low, self.high)
+        multiplier, exponent, low, high = (column[channels] for column in columns)
+        part = Requantization(multiplier, exponent, self.zero_point, self.minimum, self.maximum, low, high)
+        part.__dict__["thresholds"] = self.thresholds[channels]
+        return part
 
 
 def accumulator_bounds(
@@ -135,31 +140,23 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
     multiplier = np.where(constant, 0, nearest)
     addend = np.where(constant, exact(low)[:, 0] << shift + up, 0)
     left = np.flatnonzero(~constant)
-
-    def search(channels: Ints, deltas: Ints, more: int, line: tuple[Ints, Ints]) -> NDArray[np.bool_]:
-        """Settle the channels for which an offset is found; which ones these are."""
-        m = (nearest[channels] + more) << up[channels]
-        first, found = _first_offset(deltas, m, *line)
-        done = channels[found]
-        delta[done] = deltas[first[found]]
-        addend[done] = -((delta[done] * m[found] - line[0][found]) >> 32)
-        multiplier[done] = nearest[done] + more
-        return found
-
-    (deltas, more), *further = _SEARCH
-    left = left[~search(left, deltas, more, _line(exact, up, shift, left, nearest + more))]
-    lines = {more: _line(exact, up, shift, left, nearest + more) for more in {more for _, more in further}}
-    widest = np.max([most - least for least, most in lines.values()], axis=0)
-    if bool((widest <= 0).any()):
+    found: dict[int, tuple[Ints, Ints]] = {}
+    for more, reach in _SEARCH:
+        if not len(left):
+            break
+        if more not in found:
+            least, most = _line(exact, up, shift, left, nearest + more)
+            offset = _least_offset((nearest + more << up)[left], least, most)
+            found[more] = np.full(len(up), _FAR), np.zeros(len(up), np.int64)
+            found[more][0][left], found[more][1][left] = offset, least
+        offsets, lines = found[more]
+        near = np.abs(offsets[left]) <= reach
+        done = left[near]
+        delta[done], multiplier[done] = offsets[done], nearest[done] + more
+        addend[done] = -((delta[done] * (multiplier[done] << up[done]) - lines[done]) >> 32)
+        left = left[~near]
+    if len(left):
         return None
-    hardest_first = np.argsort(widest, kind="stable")
-    for batch in np.split(hardest_first, [1, 4, *range(_BATCH, len(left), _BATCH)]):
-        rest = batch
-        for deltas, more in further:
-            least, most = lines[more]
-            rest = rest[~search(left[rest], deltas, more, (least[rest], most[rest]))]
-        if len(rest):
-            return None
     form = ShortForm(shift, up, delta, multiplier, addend)
     return form if _proven(exact, form) else None
 
@@ -175,16 +172,42 @@ def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, multiplie
     return least, most
 
 
-def _first_offset(deltas: Ints, m: Ints, least: Ints, most: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """Per channel the first delta that puts a multiple of 2^32 into [least, most) - delta m, and whether one does.
-
-    That is (delta m - least) mod 2^32 < most - least; 32-bit words wrap by themselves.
+def _least_offset(m: Ints, least: Ints, most: Ints) -> Ints:
+    """Per channel the delta next to zero (the negative one of two) that puts a multiple of 2^32 into [least, most) -
+    delta m, or `_FAR` if there is none up to `_DISTANT`: (delta m - least) mod 2^32 < most - least.
     """
-    width = np.clip(most - least, 0, 2**32 - 1).astype(np.uint32)
-    rest = deltas.astype(np.uint32)[None, :] * m.astype(np.uint32)[:, None]
-    rest -= least.astype(np.uint32)[:, None]
-    fits = rest < width[:, None]
-    return fits.argmax(axis=1), fits.any(axis=1)
+    start, width = least & _WORD, np.clip(most - least, 0, _WORD)
+    here = (-least & _WORD) < width
+    possible = ~here & (width > 0)
+    low, high = np.where(possible, start, 1), np.where(possible, start + width - 1, 0)
+    up, down = _least_factor(m & _WORD, low, high), _least_factor(-m & _WORD, low, high)
+    return np.where(here, 0, np.where(down <= up, np.where(down == _FAR, _FAR, -down), up))
+
+
+def _least_factor(step: Ints, low: Ints, high: Ints) -> Ints:
+    """The least x with low <= step x mod 2^32 <= high, or `_FAR` if it exceeds `_DISTANT`; 0 < low, none if low > high.
+
+    Euclid's algorithm: where no multiple of `step` lies in [low, high], the least number y of times that the modulus is
+    subtracted solves the same question for modulus mod step, in [-high, -low], modulo `step`; and x is the least with
+    step x >= low + modulus y. As x > 2^32 / step from there on, small steps need not be followed.
+    """
+    step, low, high, modulus = step.copy(), low.copy(), high.copy(), np.full_like(step, 1 << 32)
+    levels: list[tuple[Ints, Ints, Ints, Ints]] = []
+    solution = np.full_like(step, _FAR)
+    channels = np.flatnonzero((low <= high) & (step > 0))
+    while len(channels):
+        first = -(-low[channels] // step[channels])
+        direct = first * step[channels] <= high[channels]
+        solution[channels[direct]] = first[direct]
+        channels = channels[~direct & (step[channels] >= (1 << 32) // _DISTANT)]
+        a, n, least, most = (values[channels] for values in (step, modulus, low, high))
+        levels.append((channels, a, n, least))
+        step[channels], modulus[channels], low[channels], high[channels] = n % a, a, -most % a, -least % a
+        channels = channels[step[channels] > 0]
+    for channels, a, n, least in reversed(levels):
+        y = solution[channels]
+        solution[channels] = np.where(y > _DISTANT, _FAR, -(-(least + n * np.minimum(y, _DISTANT)) // a))
+    return np.where(solution > _DISTANT, _FAR, solution)
 
 
 def _proven(exact: Requantization, form: ShortForm) -> bool:
