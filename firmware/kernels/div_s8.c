@@ -1,24 +1,6 @@
 #include "edgeq/arithmetic.h"
 #include "edgeq/choice.h"
 
-/* 2^k / x for x > 0 as a Q0.31 value; *shift is k's distance to 31 (GetReciprocal). */
-static int32_t reciprocal(int32_t x, int32_t *shift) {
-    int32_t headroom = 0;
-    uint32_t scaled = (uint32_t)x;
-    while ((scaled & UINT32_C(0x80000000)) == 0) {
-        scaled <<= 1;
-        headroom++;
-    }
-    *shift = 31 - headroom;
-    const int32_t fraction = (int32_t)(scaled - UINT32_C(0x80000000));
-    const int32_t half = (int32_t)(((int64_t)fraction + INT32_MAX + 1) / 2);
-    int32_t y = 1515870810 + edgeq_doubling_high_mul(half, -1010580540);
-    for (int i = 0; i < 3; i++) {
-        y += edgeq_doubling_high_mul(y, (INT32_C(1) << 29) - edgeq_doubling_high_mul(half, y)) * 4;
-    }
-    return y >= (INT32_C(1) << 30) ? INT32_MAX : y * 2;
-}
-
 static int32_t quotient(const edgeq_mul_params *p, int32_t x, int32_t y) {
     if (y == 0) {
         return x >= 0 ? p->act_max : p->act_min;
@@ -27,14 +9,14 @@ static int32_t quotient(const edgeq_mul_params *p, int32_t x, int32_t y) {
         x = -x;
         y = -y;
     }
-    int32_t shift;
-    const int32_t inverse = reciprocal(y, &shift);
+    const int32_t zeros = edgeq_leading_zeros((uint32_t)y);
+    const int32_t inverse = edgeq_one_over_one_plus((int32_t)(((uint32_t)y << zeros) - UINT32_C(0x80000000)));
     int32_t headroom = 0;
     for (uint32_t sign = (uint32_t)(x < 0 ? ~x : x); headroom < 31 && (sign & UINT32_C(0x40000000)) == 0; sign <<= 1) {
         headroom++;
     }
     const int32_t unscaled = edgeq_doubling_high_mul((int32_t)((uint32_t)x << headroom), inverse);
-    const int32_t right = headroom + shift - p->shift;
+    const int32_t right = headroom + 31 - zeros - p->shift;
     if (right > 31) { /* less than a half; TFLM shifts by more than a word has, which C leaves undefined */
         return p->output_offset;
     }

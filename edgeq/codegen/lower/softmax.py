@@ -1,4 +1,4 @@
-"""SOFTMAX in int8 and 16x8: exponentials come from a table made at generation."""
+"""SOFTMAX in int8 and 16x8, LOG_SOFTMAX in int8: exponentials come from a table made at generation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from edgeq.graph.ir import TensorType
 _INTEGER_BITS = 5
 
 
-def exponentials(beta_scale: float) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    """exp(-beta * scale * d) in Q0.31 for d = 0, 1, ... as long as TFLM computes it; at most 256 entries."""
-    real = min(beta_scale * 2.0 ** (31 - _INTEGER_BITS), 2.0**31 - 1)
-    factor, left = multiplier(real, "input scale")
+def _into_q5(beta_scale: float) -> tuple[int, int]:
+    """Multiplier and shift that bring input steps into Q5.26 (PreprocessSoftmaxScaling)."""
+    factor, left = multiplier(min(beta_scale * 2.0 ** (31 - _INTEGER_BITS), 2.0**31 - 1), "input scale")
     if left < 0:
         raise Unsupported("Its input scale is too small.", "Calibrate with data that reach larger values.")
+    return factor, left
+
+
+def exponentials(beta_scale: float) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """exp(-beta * scale * d) in Q0.31 for d = 0, 1, ... as long as TFLM computes it; at most 256 entries."""
+    factor, left = _into_q5(beta_scale)
     count = min(256, fixed.input_radius(_INTEGER_BITS, left) + 1)
     distances = -np.arange(count, dtype=np.int64)
     scaled = fixed.doubling_high_mul(fixed.wrap32(distances << left), factor)
@@ -107,4 +112,46 @@ def softmax(node: Node) -> Iterator[Step]:
         headers=("softmax.h", "arithmetic.h"),
         cost=source.elements * 40 + fields["rows"] * 150,
         code_bytes=400,
+    )
+
+
+@lowering("LOG_SOFTMAX")
+def log_softmax(node: Node) -> Iterator[Step]:
+    """Over the last axis; the output's scale is 1/16 and its zero point 127 (reference_integer_ops::LogSoftmax)."""
+    source, result = node.input(0), node.output()
+    require(node, source, result, types=(TensorType.INT8,))
+    if scale(result) != 16 / 256 or zero_point(result) != 127:
+        raise Unsupported("Its output's scale is not 1/16 with zero point 127.", "Convert the model again.")
+    depth = source.shape[-1]
+    if depth >= 1 << 12:
+        raise Unsupported("Its sum of exponentials may exceed 32 bits.", "Use fewer classes.")
+    factor, left = _into_q5(scale(source))
+    if left < 1:
+        raise Unsupported("Its input scale is too small.", "Calibrate with data that reach larger values.")
+    reverse_factor, reverse_shift = multiplier(2.0 ** (31 - left) / factor)
+    table = exponentials(scale(source))
+    fields = {
+        "rows": source.elements // depth,
+        "depth": depth,
+        "entries": table.size,
+        "multiplier": factor,
+        "shift": left,
+        "reverse_multiplier": reverse_factor,
+        "reverse_shift": reverse_shift,
+        "lowest": -fixed.input_radius(_INTEGER_BITS, left) - 1,
+    }
+    yield Step(
+        operator=node.operator.index,
+        name="LOG_SOFTMAX",
+        kernel="log_softmax_s8",
+        method=f"exponentials from a table of {table.size}",
+        calls=(f"edgeq_log_softmax_s8(&{{params}}, {{t{source.index}}}, {{exponentials}}, {{t{result.index}}});",),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=(Constant("exponentials", "int32_t", table), Struct("params", "log_softmax_params", fields)),
+        overlaps=in_place(source, result),
+        sources=("log_softmax_s8.c",),
+        headers=("softmax.h", "arithmetic.h"),
+        cost=source.elements * 50 + fields["rows"] * 300,
+        code_bytes=600,
     )

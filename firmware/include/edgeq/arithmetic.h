@@ -32,6 +32,27 @@ static inline int32_t edgeq_requantize_64(int64_t x, int32_t multiplier, int32_t
     return (int32_t)((x * reduced + (INT64_C(1) << (total - 1))) >> total);
 }
 
+/* 1 / (1 + a) for a in [0, 1), both Q0.31: three Newton steps in Q2.29, as gemmlowp computes it. */
+static inline int32_t edgeq_one_over_one_plus(int32_t a) {
+    const int32_t half = (int32_t)(((int64_t)a + INT32_MAX + 1) / 2);
+    int32_t x = 1515870810 + edgeq_doubling_high_mul(half, -1010580540);
+    for (int i = 0; i < 3; i++) {
+        const int32_t rest = (INT32_C(1) << 29) - edgeq_doubling_high_mul(half, x);
+        x += edgeq_doubling_high_mul(x, rest) * 4;
+    }
+    return x >= (INT32_C(1) << 30) ? INT32_MAX : x * 2;
+}
+
+/* Bits above the highest set one; x > 0. */
+static inline int32_t edgeq_leading_zeros(uint32_t x) {
+    int32_t count = 0;
+    while ((x & UINT32_C(0x80000000)) == 0) {
+        x <<= 1;
+        count++;
+    }
+    return count;
+}
+
 static inline int32_t edgeq_clamp(int32_t x, int32_t low, int32_t high) {
     return x < low ? low : x > high ? high : x;
 }

@@ -13,6 +13,16 @@ typedef struct {
 /* Output scale 1/256, zero point -128. May work in place. */
 void edgeq_softmax_s8(const edgeq_softmax_params *p, const int8_t *input, const int32_t *exponentials, int8_t *output);
 
+/* Distances d below `lowest` give -128; multiplier and shift bring d into Q5.26, the reverse ones back. */
+typedef struct {
+    int32_t rows, depth, entries;
+    int32_t multiplier, shift, reverse_multiplier, reverse_shift, lowest;
+} edgeq_log_softmax_params;
+
+/* Output scale 1/16, zero point 127. May work in place. */
+void edgeq_log_softmax_s8(const edgeq_log_softmax_params *p, const int8_t *input, const int32_t *exponentials,
+                          int8_t *output);
+
 typedef struct {
     int32_t rows, depth, multiplier, shift;
 } edgeq_softmax_s16_params;

@@ -205,6 +205,13 @@ def test_softmax(rows: int, depth: int, scale: float, zero: int, beta: float) ->
     same_as_wheel(model("SOFTMAX", [source], [result], {"beta": beta}))
 
 
+@few
+@given(rows=st.integers(1, 4), depth=st.integers(1, 40), scale=st.floats(1e-4, 4.0), zero=zeros)
+def test_log_softmax(rows: int, depth: int, scale: float, zero: int) -> None:
+    source, result = T((rows, depth), scale=scale, zero=zero), T((rows, depth), scale=1 / 16, zero=127)
+    same_as_wheel(model("LOG_SOFTMAX", [source], [result]), (0, 1, 2, 3, 4, 5))
+
+
 @st.composite
 def reductions(draw: Any, name: str) -> Graph:
     shape = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
