@@ -10,7 +10,7 @@ All arrays have one row a channel; integers are int64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,9 +23,12 @@ _NEAR, _WIDE, _DISTANT = 1 << 10, 1 << 15, 1 << 17
 """How large an offset added to the bias may be, in the order in which the search allows them."""
 
 _MORE = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6)
-_SEARCH = ((0, _NEAR), (1, _NEAR), *((more, _WIDE) for more in _MORE), (0, _DISTANT))
-"""What the search adds to the multiplier, and the largest offset. Distant offsets are for multipliers near a simple
-fraction of 2^32: their products with near ones take few values."""
+_SEARCH = (((0, _NEAR),), ((1, _NEAR), (0, _WIDE), (1, _WIDE)), (*((more, _WIDE) for more in _MORE[2:]), (0, _DISTANT)))
+"""What the search adds to the multiplier, and the largest offset, in groups that are tried at once. Distant offsets are
+for multipliers near a simple fraction of 2^32: their products with near ones take few values."""
+
+_BATCH = 16
+"""Channels that are searched at once in the last group: one that fails fails the form."""
 
 _FAR, _WORD = 1 << 61, (1 << 32) - 1
 
@@ -123,7 +126,13 @@ class ShortForm:
 
 
 def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
-    """A short form with this shift that is proven equal for every channel, or None.
+    """A short form with this shift that is proven equal for every channel, or None."""
+    form, failed = _search_form(exact, up, shift)
+    return None if len(failed) else form
+
+
+def _search_form(exact: Requantization, up: Ints, shift: int) -> tuple[ShortForm, Ints]:
+    """The form that the search finds, and channels for which it has no proof: the first that are met, or none.
 
     Step k wants (T_k + delta) m / 2^32 + addend >= k 2^s > (T_k - 1 + delta) m / 2^32 + addend, with s = shift + up and
     m the multiplier times 2^up. So the addend is an integer in [a - delta m, b - delta m) / 2^32, where a = max(k
@@ -133,38 +142,41 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
     low, high = exact.low[:, None], exact.high[:, None]
     constant = exact(low)[:, 0] == exact(high)[:, 0]
     room = exact.exponent - 1 - shift
-    if bool((~constant & (room < 0)).any()):
-        return None
     nearest = exact.multiplier >> np.clip(room, 0, 31)
     delta = np.zeros(len(up), np.int64)
     multiplier = np.where(constant, 0, nearest)
     addend = np.where(constant, exact(low)[:, 0] << shift + up, 0)
-    left = np.flatnonzero(~constant)
-    found: dict[int, tuple[Ints, Ints]] = {}
-    for more, reach in _SEARCH:
-        if not len(left):
-            break
-        if more not in found:
-            least, most = _line(exact, up, shift, left, nearest + more)
-            offset = _least_offset((nearest + more << up)[left], least, most)
-            found[more] = np.full(len(up), _FAR), np.zeros(len(up), np.int64)
-            found[more][0][left], found[more][1][left] = offset, least
-        offsets, lines = found[more]
-        near = np.abs(offsets[left]) <= reach
-        done = left[near]
-        delta[done], multiplier[done] = offsets[done], nearest[done] + more
-        addend[done] = -((delta[done] * (multiplier[done] << up[done]) - lines[done]) >> 32)
-        left = left[~near]
-    if len(left):
-        return None
+
+    def search(channels: Ints, order: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+        """Settle the channels for which an offset is found, the first in this order; which ones these are."""
+        more, reach = np.array(order, np.int64).T[:, :, None]
+        m = nearest[channels] + more
+        scaled = m << up[channels]
+        least, most = (part.reshape(m.shape) for part in _line(exact, up, shift, np.tile(channels, len(m)), scaled))
+        offset = _least_offset(scaled, least, most)
+        fits = np.abs(offset) <= reach
+        found = fits.any(axis=0)
+        done, at = channels[found], (fits.argmax(axis=0)[found], np.flatnonzero(found))
+        delta[done], multiplier[done] = offset[at], m[at]
+        addend[done] = -((offset[at] * scaled[at] - least[at]) >> 32)
+        return np.asarray(found)
+
+    def settle(left: Ints) -> Ints:
+        for group in _SEARCH[:-1]:
+            left = left[~search(left, group)]
+        batches = (left[start : start + _BATCH] for start in range(0, len(left), _BATCH))
+        return next((failed for batch in batches if len(failed := batch[~search(batch, _SEARCH[-1])])), left[:0])
+
+    coarse = np.flatnonzero(~constant & (room < 0))
+    failed = coarse if len(coarse) else settle(np.flatnonzero(~constant))
     form = ShortForm(shift, up, delta, multiplier, addend)
-    return form if _proven(exact, form) else None
+    return form, failed if len(failed) else np.flatnonzero(~_proven(exact, form))
 
 
-def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, multipliers: Ints) -> tuple[Ints, Ints]:
-    """[a, b) of short_form's line, one a channel of `channels`."""
+def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, scaled: Ints) -> tuple[Ints, Ints]:
+    """[a, b) of short_form's line for multipliers times 2^up of `channels`, which may repeat."""
     steps = exact.thresholds[channels]
-    m = (multipliers << up)[channels, None]
+    m = scaled.reshape(-1, 1)
     wanted = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :]
     below = (wanted << (shift + 32 + up[channels, None])) - steps * m
     least = np.where(steps <= exact.high[channels, None], below, -_FAR).max(axis=1)
@@ -173,14 +185,14 @@ def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, multiplie
 
 
 def _least_offset(m: Ints, least: Ints, most: Ints) -> Ints:
-    """Per channel the delta next to zero (the negative one of two) that puts a multiple of 2^32 into [least, most) -
-    delta m, or `_FAR` if there is none up to `_DISTANT`: (delta m - least) mod 2^32 < most - least.
+    """The delta next to zero (the negative one of two) that puts a multiple of 2^32 into [least, most) - delta m.
+
+    That is (delta m - least) mod 2^32 < most - least; `_FAR` if there is none up to `_DISTANT`. Arrays of equal shape.
     """
     start, width = least & _WORD, np.clip(most - least, 0, _WORD)
     here = (-least & _WORD) < width
-    possible = ~here & (width > 0)
-    low, high = np.where(possible, start, 1), np.where(possible, start + width - 1, 0)
-    up, down = _least_factor(m & _WORD, low, high), _least_factor(-m & _WORD, low, high)
+    low, high = np.where(here, 1, start), np.where(here, 0, start + width - 1)
+    up, down = _least_factor(np.stack([m, -m]) & _WORD, np.stack([low, low]), np.stack([high, high]))
     return np.where(here, 0, np.where(down <= up, np.where(down == _FAR, _FAR, -down), up))
 
 
@@ -191,36 +203,34 @@ def _least_factor(step: Ints, low: Ints, high: Ints) -> Ints:
     subtracted solves the same question for modulus mod step, in [-high, -low], modulo `step`; and x is the least with
     step x >= low + modulus y. As x > 2^32 / step from there on, small steps need not be followed.
     """
-    step, low, high, modulus = step.copy(), low.copy(), high.copy(), np.full_like(step, 1 << 32)
+    solution = np.full(step.size, _FAR)
+    places = np.flatnonzero((low <= high) & (step > 0))
+    a, low, high = (values.reshape(-1)[places] for values in (step, low, high))
+    modulus = np.full_like(a, 1 << 32)
     levels: list[tuple[Ints, Ints, Ints, Ints]] = []
-    solution = np.full_like(step, _FAR)
-    channels = np.flatnonzero((low <= high) & (step > 0))
-    while len(channels):
-        first = -(-low[channels] // step[channels])
-        direct = first * step[channels] <= high[channels]
-        solution[channels[direct]] = first[direct]
-        channels = channels[~direct & (step[channels] >= (1 << 32) // _DISTANT)]
-        a, n, least, most = (values[channels] for values in (step, modulus, low, high))
-        levels.append((channels, a, n, least))
-        step[channels], modulus[channels], low[channels], high[channels] = n % a, a, -most % a, -least % a
-        channels = channels[step[channels] > 0]
-    for channels, a, n, least in reversed(levels):
-        y = solution[channels]
-        solution[channels] = np.where(y > _DISTANT, _FAR, -(-(least + n * np.minimum(y, _DISTANT)) // a))
-    return np.where(solution > _DISTANT, _FAR, solution)
+    while len(places):
+        first = -(-low // a)
+        direct = first * a <= high
+        solution[places[direct]] = first[direct]
+        further = ~direct & (a >= (1 << 32) // _DISTANT) & (modulus % a > 0)
+        places, a, modulus, low, high = (values[further] for values in (places, a, modulus, low, high))
+        levels.append((places, a, modulus, low))
+        a, modulus, low, high = modulus % a, a, -high % a, -low % a
+    for places, a, modulus, low in reversed(levels):
+        y = solution[places]
+        solution[places] = np.where(y > _DISTANT, _FAR, -(-(low + modulus * np.minimum(y, _DISTANT)) // a))
+    return np.where(solution > _DISTANT, _FAR, solution).reshape(step.shape)
 
 
-def _proven(exact: Requantization, form: ShortForm) -> bool:
-    """Equal on the whole interval, and nothing leaves int32 on the way."""
+def _proven(exact: Requantization, form: ShortForm) -> NDArray[np.bool_]:
+    """Per channel: equal on the whole interval, and nothing leaves int32 on the way."""
     live = form.multiplier != 0
+    fits = (np.abs(form.addend) < 2**31) & (form.multiplier < 2**31)
     for end in (exact.low, exact.high):
         scaled = np.where(live, (end + form.delta) << form.up, 0)
         total = (scaled * form.multiplier >> 32) + form.addend
-        if bool((np.abs(scaled) >= 2**31).any() or (np.abs(total) >= 2**31).any()):
-            return False
-    if bool((np.abs(form.addend) >= 2**31).any() or (form.multiplier >= 2**31).any()):
-        return False
-    return bool(exact.agrees(form).all())
+        fits &= (np.abs(scaled) < 2**31) & (np.abs(total) < 2**31)
+    return np.asarray(fits & exact.agrees(form))
 
 
 def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = ()) -> ShortForm | None:
@@ -230,8 +240,12 @@ def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = (
         return None  # ties away from zero put the steps below and above the zero point on different lines
     live = least != greatest
     most = int(exact.exponent[live].min()) - 1 if bool(live.any()) else 8
-    for shift in (*shifts, *range(min(most, 12), 0, -1)):
-        if 0 < shift <= most and (form := short_form(exact, up, shift)) is not None:
+    failed = np.zeros(0, np.int64)  # what fails with one shift likely fails with the next: it is tried first
+    for shift in dict.fromkeys((*shifts, *range(min(most, 12), 0, -1))):
+        if not 0 < shift <= most or (len(failed) and short_form(exact.rows(failed), up[failed], shift) is None):
+            continue
+        form, failed = _search_form(exact, up, shift)
+        if not len(failed):
             return form
     return None
 
