@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,8 @@ def convert(
     data: Any = None,
     eval_data: Any = None,
     scheme: str = "int8",
+    layers: Mapping[str, str] | None = None,
+    granularity: Literal["channel", "tensor"] = "channel",
     io: str | None = None,
     calibration: str = "auto",
     allow_float: bool = False,
@@ -41,10 +43,12 @@ def convert(
 ) -> ConversionReport:
     """Quantize a Keras model (a file, a SavedModel directory or a `keras.Model`) into the `.tflite` file `out`.
 
-    `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. `io` is the type
-    of inputs and outputs (by default the scheme's own); `qat_epochs` trains with quantization on
-    `data` first. Raises ModelError, DataError, UsageError for input that cannot be used, ToolError if TensorFlow is
-    missing; `out` is whole or absent.
+    `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. `layers` gives
+    layers another scheme, by pattern of their names (`{"stem*": "int16x8"}`); `granularity` is what a weight's scale
+    covers. `io` is the type of inputs and outputs (by default the scheme's own); `qat_epochs` trains with quantization
+    on `data` first. The map from layers to tensors and operators lies beside `out` as `.quant.json`. Raises
+    ModelError, DataError, UsageError for input that cannot be used, ToolError if TensorFlow is missing; `out` is whole
+    or absent.
     """
     from edgeq.quantization import convert as quantize
 
@@ -54,6 +58,8 @@ def convert(
         data=data,
         eval_data=eval_data,
         scheme=scheme,
+        layers=layers,
+        granularity=granularity,
         io=io,
         calibration=calibration,
         allow_float=allow_float,

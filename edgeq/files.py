@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,19 +32,31 @@ def output_error(path: Path, error: OSError) -> OutputError:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all. OutputError if the place cannot be written."""
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, each whole or not at all, and none before all are on the disk beside their places.
+
+    They take their places in the order given. OutputError if a place cannot be written.
+    """
+    waiting: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            waiting[path] = Path(temporary)
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            waiting[path].chmod(0o644)
+        for path, beside in waiting.items():
+            beside.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
+    finally:
+        for beside in waiting.values():
+            beside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -22,6 +22,17 @@ def convert(
         str | None, typer.Option("--eval", help="Held-out samples to measure the result on, with labels y if any.")
     ] = None,
     scheme: Annotated[str, typer.Option(help="int8, int4 (weights), int16x8, dynamic, float16 or float32.")] = "int8",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="PATTERN=SCHEME for the layers whose names match, 'stem*=int16x8': int8, int4, int16x8, float16 or "
+            "float32; may be repeated, the last that matches holds.",
+        ),
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option(help="What a weight's scale covers: channel, or tensor (int8, int4, int16x8).")
+    ] = "channel",
     io: Annotated[
         str | None, typer.Option(help="Type of inputs and outputs: int8, uint8, int16, float32; default: the scheme's.")
     ] = None,
@@ -55,6 +66,8 @@ def convert(
             data=data,
             eval_data=eval_,
             scheme=scheme,
+            layers=_layers(layer or []),
+            granularity=granularity,  # type: ignore[arg-type]  # checked where all options are
             io=io,
             calibration=calibration,
             allow_float=allow_float,
@@ -64,3 +77,22 @@ def convert(
             progress=verb.progress,
         )
         verb.finish(report.to_json(), lambda console: render_conversion(console, report))
+
+
+def _layers(given: list[str]) -> dict[str, str]:
+    """`PATTERN=SCHEME` -> pattern, scheme. UsageError `bad-layer`."""
+    from edgeq.errors import UsageError
+
+    found: dict[str, str] = {}
+    for text in given:
+        pattern, equals, scheme = text.rpartition("=")
+        if not equals or not pattern or not scheme:
+            raise UsageError(
+                "bad-layer",
+                f"{text!r} is not PATTERN=SCHEME.",
+                where="--layer",
+                try_="For example --layer 'stem*=int16x8'.",
+            )
+        found.pop(pattern, None)
+        found[pattern] = scheme
+    return found

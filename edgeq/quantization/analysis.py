@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgeq.graph import Graph, Operator, Tensor, TensorType, read_bytes
 from edgeq.interpreter import Interpreter
 from edgeq.quantization.evaluation import dequantize, quantize
+from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.weights import WEIGHTED
 
 SAMPLES = 16
@@ -51,12 +52,9 @@ class LayerLoss:
         return asdict(self)
 
 
-def layer_of(tensor: str) -> str:
-    """The Keras layer whose result a tensor is: names of fused operators are joined, the last one's first."""
-    return tensor.split(";", maxsplit=1)[0].rsplit("/", maxsplit=1)[0] or tensor
-
-
-def analyse(float_tflite: bytes, result: bytes, samples: Sequence[Sequence[NDArray[Any]]]) -> list[LayerLoss]:
+def analyse(
+    float_tflite: bytes, result: bytes, samples: Sequence[Sequence[NDArray[Any]]], origins: Origins
+) -> list[LayerLoss]:
     """The loss at each operator whose output exists, under the same name, in both graphs; in execution order.
 
     A sample is one float array per input, without batch axis.
@@ -83,7 +81,8 @@ def analyse(float_tflite: bytes, result: bytes, samples: Sequence[Sequence[NDArr
         for index, twin in pairs.items():
             seen[index].append((reference.tensor(twin.index).copy(), device.tensor(index).copy()))
     ratio = {i: _sqnr(values, quantized.tensor(i)) for i, values in seen.items()}
-    return [_loss(op, quantized, seen[op.outputs[0]], ratio) for op in quantized.operators if op.outputs[0] in pairs]
+    compared = [op for op in quantized.operators if op.outputs[0] in pairs]
+    return [_loss(op, quantized, seen[op.outputs[0]], ratio, origins.layer(quantized, op)) for op in compared]
 
 
 def _sqnr(values: Sequence[tuple[NDArray[Any], NDArray[Any]]], tensor: Tensor) -> float:
@@ -98,7 +97,11 @@ def _power(sqnr_db: float) -> float:
 
 
 def _loss(
-    op: Operator, graph: Graph, values: Sequence[tuple[NDArray[Any], NDArray[Any]]], ratio: Mapping[int, float]
+    op: Operator,
+    graph: Graph,
+    values: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    ratio: Mapping[int, float],
+    layer: str,
 ) -> LayerLoss:
     tensor = graph.tensor(op.outputs[0])
     real = np.stack([r for r, _ in values]).astype(np.float64)
@@ -118,7 +121,7 @@ def _loss(
     return LayerLoss(
         op.index,
         op.name,
-        layer_of(tensor.name),
+        layer,
         tensor.name,
         round(float(ratio[op.outputs[0]]), 2),
         float(f"{_power(ratio[op.outputs[0]]) - max(map(_power, before), default=0.0):.4g}"),

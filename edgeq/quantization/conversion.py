@@ -21,12 +21,13 @@ import numpy as np
 
 from edgeq import errors
 from edgeq.errors import DataError, EdgeqError, ModelError, UsageError
-from edgeq.files import write_file
+from edgeq.files import write_files
 from edgeq.graph import read_bytes
 from edgeq.measure import Measured, Quantity, Unknown
 from edgeq.progress import Progress, silent
 from edgeq.quantization.calibration import AUTO, METHODS
 from edgeq.quantization.data import Dataset, image_files, load_data
+from edgeq.quantization.layer_map import path_beside
 from edgeq.quantization.model_files import inspect, is_quantize_aware
 from edgeq.quantization.report import ConversionReport, OutputError, Quality, Warned
 from edgeq.quantization.result_checks import count_operators, describe_io, verify_scheme
@@ -41,6 +42,10 @@ SCHEMES: Mapping[str, tuple[str, ...]] = {
     "float32": ("float32",),
 }
 NEEDS_DATA = ("int8", "int4", "int16x8")
+# What single layers may have; the inputs and outputs of such a mixture may be any of these types.
+LAYER_SCHEMES = ("int8", "int4", "int16x8", "float16", "float32")
+_MIXED_IO = ("int8", "uint8", "int16", "float32")
+GRANULARITIES = ("channel", "tensor")
 
 
 def convert(
@@ -48,6 +53,8 @@ def convert(
     out: Path,
     *,
     scheme: str = "int8",
+    layers: Mapping[str, str] | None = None,
+    granularity: str = "channel",
     io: str | None = None,
     data: Any = None,
     eval_data: Any = None,
@@ -60,26 +67,33 @@ def convert(
 ) -> ConversionReport:
     """Convert `model` (a file, a SavedModel directory or a `keras.Model`) to `out`, whole or not at all.
 
-    `io` is the type of inputs and outputs, by default the scheme's own. `data` calibrates, `eval_data` measures: see
-    `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before converting.
+    `layers` gives the layers that match a pattern another scheme (`edgeq.quantization.mixture.assign`); `granularity`
+    is how far a weight's scale reaches, a channel or a tensor. `io` is the type of inputs and outputs, by default the
+    scheme's own, with `layers` that of the layer beside them. `data` calibrates, `eval_data` measures: see
+    `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before converting. The map from layers to
+    tensors and operators is written beside `out` (`edgeq.quantization.layer_map`).
     Raises UsageError, ModelError, DataError, ToolError, OutputError.
     """
-    io = _checked_options(scheme, io, calibration)
+    mixed = dict(layers or {})
+    io = _checked_options(scheme, mixed, granularity, io, calibration)
     _writable(out)
     with tempfile.TemporaryDirectory(prefix="edgeq-convert-") as name:
         directory = Path(name)
         path, own = _model_path(model, directory)
         inspect(path, unsafe=unsafe or own)
-        if data is None and scheme in NEEDS_DATA and not is_quantize_aware(path):
+        needing = next((s for s in (scheme, *mixed.values()) if s in NEEDS_DATA), None)
+        if data is None and needing is not None and not is_quantize_aware(path):
             raise DataError(
                 "data-missing",
-                f"Scheme {scheme} needs representative data.",
+                f"Scheme {needing} needs representative data.",
                 try_=("Give --data DATA: 100 to 500 real samples.", "Or use --scheme dynamic, which needs none."),
             )
         job = {
             "model": str(path.resolve()),
             "unsafe": unsafe or own,
             "scheme": scheme,
+            "layers": mixed,
+            "granularity": granularity,
             "io": io,
             "calibration": calibration,
             "allow_float": allow_float,
@@ -91,9 +105,10 @@ def convert(
         (directory / "job.json").write_text(json.dumps(job))
         told = _run_child(directory, seed, progress)
         result = (directory / "model.tflite").read_bytes()
+        layer_map = (directory / "model.quant.json").read_bytes()
     graph = read_bytes(result)
-    verify_scheme(graph, scheme, allow_float=allow_float)
-    write_file(out, result)
+    verify_scheme(graph, scheme, allow_float=allow_float or bool(mixed))
+    write_files({path_beside(out): layer_map, out: result})
     return ConversionReport(
         model=model.name if own else str(model),
         out=str(out),
@@ -112,23 +127,23 @@ def convert(
         warnings=tuple(Warned(*entry) for entry in told["warnings"]),
         layers=tuple(told["layers"]),
         verdict=told["verdict"],
+        layer_map=str(path_beside(out)),
+        mixture=mixed,
+        granularity=granularity,
     )
 
 
-def _checked_options(scheme: str, io: str | None, calibration: str) -> str:
-    if scheme not in SCHEMES:
-        raise UsageError(
-            "scheme-unknown",
-            f"There is no scheme {scheme}.",
-            where="--scheme",
-            try_="One of " + ", ".join(SCHEMES) + ".",
-        )
-    if io is not None and io not in SCHEMES[scheme]:
+def _checked_options(
+    scheme: str, layers: Mapping[str, str], granularity: str, io: str | None, calibration: str
+) -> str | None:
+    _check_schemes(scheme, layers, granularity)
+    allowed = _MIXED_IO if layers else SCHEMES[scheme]
+    if io is not None and io not in allowed:
         raise UsageError(
             "io-unknown",
             f"Scheme {scheme} has no {io} inputs and outputs.",
             where="--io",
-            try_="One of " + ", ".join(SCHEMES[scheme]) + ".",
+            try_="One of " + ", ".join(allowed) + ".",
         )
     if calibration not in (*METHODS, AUTO):
         raise UsageError(
@@ -137,7 +152,47 @@ def _checked_options(scheme: str, io: str | None, calibration: str) -> str:
             where="--calibration",
             try_="One of " + ", ".join((*METHODS, AUTO)) + ".",
         )
-    return io or SCHEMES[scheme][0]
+    return io if layers else io or SCHEMES[scheme][0]
+
+
+def _check_schemes(scheme: str, layers: Mapping[str, str], granularity: str) -> None:
+    if scheme not in SCHEMES:
+        raise UsageError(
+            "scheme-unknown",
+            f"There is no scheme {scheme}.",
+            where="--scheme",
+            try_="One of " + ", ".join(SCHEMES) + ".",
+        )
+    for pattern, own in layers.items():
+        if own not in LAYER_SCHEMES:
+            raise UsageError(
+                "scheme-unknown",
+                f"There is no scheme {own} for a layer.",
+                where=f"--layer {pattern}={own}",
+                try_="One of " + ", ".join(LAYER_SCHEMES) + ".",
+            )
+    if layers and scheme not in LAYER_SCHEMES:
+        raise UsageError(
+            "mixture-impossible",
+            f"Scheme {scheme} cannot be mixed with others.",
+            where="--layer",
+            why="Its layers compute in float and keep weights in int8, where the converter finds that worthwhile.",
+            try_="Use --scheme float32 and give int8 to the layers that are to be small.",
+        )
+    if granularity not in GRANULARITIES:
+        raise UsageError(
+            "granularity-unknown",
+            f"There is no granularity {granularity}.",
+            where="--granularity",
+            try_="One of " + ", ".join(GRANULARITIES) + ".",
+        )
+    if granularity != "channel" and not {scheme, *layers.values()} & set(NEEDS_DATA):
+        raise UsageError(
+            "granularity-without-meaning",
+            f"Scheme {scheme} has no scales of weights that could be one per {granularity}.",
+            where="--granularity",
+            try_="Leave it out, or use --scheme int8, int4 or int16x8.",
+        )
 
 
 def _writable(out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from edgeq.errors import EdgeqError, ModelError, ToolError
 from edgeq.quantization import aware  # registers its layers with Keras
+from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.model_files import inspect
 
 SIGNATURE = "serving_default"
@@ -237,6 +238,8 @@ class Lowered:
         ]
         layers = list(model.keras_model._flatten_layers()) if model.keras_model is not None else []
         self.names = [layer.name for layer in layers]
+        self._classes = [type(layer).__name__ for layer in layers]
+        self.origins = Origins()
         for i, layer in enumerate(layers):
             _rename(layer, f"zz{i}zz")
         try:
@@ -279,8 +282,9 @@ class Lowered:
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
         graph, signature = model.subgraphs[0], model.signatureDefs[0]
         taken: set[str] = set()
-        for tensor in graph.tensors:
-            name = self.layer_names(tensor.name.decode())
+        traced = [tensor.name.decode() for tensor in graph.tensors]
+        for tensor, old in zip(graph.tensors, traced, strict=True):
+            name = self.layer_names(old)
             while name in taken:
                 name += ";again"
             taken.add(name)
@@ -300,7 +304,28 @@ class Lowered:
         graph.outputs = [entry.tensorIndex for entry in signature.outputs]
         for entry in (*signature.inputs, *signature.outputs):
             graph.tensors[entry.tensorIndex].name = entry.name
+        self.origins = self._origins({t.name.decode(): old for t, old in zip(graph.tensors, traced, strict=True)})
         return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+    def _origins(self, traced: Mapping[str, str]) -> Origins:
+        """Tensor name -> the layers in its traced name, a path for each nested model."""
+        layers, places = {}, {}
+        for name, old in traced.items():
+            found = []
+            for part in old.split(";"):
+                numbers = [n for n in map(int, _TRACED.findall(part)) if self.names[n]]
+                if numbers:
+                    path = "/".join(self.names[n] for n in numbers)
+                    places[numbers[-1]] = path
+                    found.append(path)
+                elif not self.names and "/" in self.layer_names(part):
+                    found.append(self.layer_names(part).rsplit("/", maxsplit=1)[0])
+            if not found and name in self.outputs and name in self.names:
+                # What the function returns is named after the function, not after the layer.
+                found.append(name)
+            layers[name] = tuple(dict.fromkeys(found))
+        classes = {places.get(n, name): self._classes[n] for n, name in enumerate(self.names) if name}
+        return Origins(layers, classes)
 
     def layer_names(self, traced: str) -> str:
         """`zz0zz/zz3zz_1/Relu;...` in the user's words: `conv/Relu;...`."""

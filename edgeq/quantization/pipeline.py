@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from edgeq.errors import ModelError, UsageError
 from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.progress import Progress
-from edgeq.quantization import float_model, tflite_converter
+from edgeq.quantization import float_model, layer_map, mixture, tflite_converter
 from edgeq.quantization.analysis import SAMPLES, LayerLoss, analyse, verdict
 from edgeq.quantization.aware.export import trained_weights, with_trained_weights, without_fake_quantization
 from edgeq.quantization.aware.training import train
@@ -21,9 +22,10 @@ from edgeq.quantization.calibration import collect
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.doctor import compare_with_training, examine, fit_to_model
 from edgeq.quantization.evaluation import compare, mean_absolute_error, outputs_of
+from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.post_training import Float, PostTraining, Quantized
 from edgeq.quantization.report import Quality, Warned, quality_json
-from edgeq.quantization.result_checks import verify_scheme
+from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme
 
 # The reference kernels are slow: without labelled samples, as many are compared as these budgets allow.
 COMPARED_SAMPLES = 200
@@ -76,15 +78,23 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
 
     calibration = [] if data is None else _samples(data)
     if model.is_quantize_aware:
+        _refuse_untrained(job)
         quantized = _quantize_as_trained(work, model.keras_model, calibration)
     else:
         quantized = _quantize(work, calibration)
     result = quantized.tflite
-    islands = verify_scheme(read_bytes(result), job["scheme"], allow_float=job["allow_float"])
+    graph = read_bytes(result)
+    islands = verify_scheme(graph, job["scheme"], allow_float=job["allow_float"] or bool(job["layers"]))
+    if job["granularity"] == "tensor":
+        verify_per_tensor(graph)
     compared = held_out or data
     quality = None if compared is None else _measure(work, result, compared, held_out is not None)
-    losses = [] if compared is None or not compared_layers(job["scheme"]) else _analyse(quantized, compared)
+    schemes = (job["scheme"], *job["layers"].values())
+    losses = [] if compared is None or not compared_layers(schemes) else _analyse(quantized, compared, lowered.origins)
     (directory / "model.tflite").write_bytes(result)
+    digest = hashlib.sha256(result).hexdigest()
+    told = layer_map.build(graph, lowered.origins, sha256=digest, scheme=job["scheme"], granularity=job["granularity"])
+    (directory / "model.quant.json").write_bytes(told.to_bytes())
     return {
         "float_size_bytes": len(float_tflite),
         "calibration_samples": len(calibration),
@@ -150,7 +160,10 @@ def _compare_with_training(model: float_model.FloatModel, arrays: Sequence[NDArr
 def _quantize(work: Work, calibration: Sequence[Sample]) -> Quantized:
     """The `.tflite` in the scheme asked for, as `job` asks for it."""
     scheme, io = work.job["scheme"], work.job["io"]
+    per_channel = work.job["granularity"] == "channel"
     work.progress("quantizing", 0, None)
+    if work.job["layers"]:
+        return _mix(work, calibration, per_channel)
     if scheme == "float32":
         return Quantized(work.float_tflite, (), work.float_tflite)
     if scheme == "float16":
@@ -158,7 +171,7 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> Quantized:
     if scheme == "dynamic":
         return Quantized(tflite_converter.to_dynamic(work.lowered, work.saved_model), (), work.float_tflite)
     if scheme == "int16x8":
-        result = tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io)
+        result = tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io, per_channel=per_channel)
         return Quantized(result, (), work.float_tflite)
     trial = PostTraining(
         Float(work.float_tflite, work.float_graph),
@@ -167,8 +180,51 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> Quantized:
         macs=multiply_accumulates(work.float_graph),
         weight_bits=4 if scheme == "int4" else 8,
         progress=work.progress,
+        per_channel=per_channel,
     )
     return trial.run(work.job["calibration"])
+
+
+def _mix(work: Work, calibration: Sequence[Sample], per_channel: bool) -> Quantized:
+    """The `.tflite` whose layers have the schemes that `job` gives them."""
+    graph, job = work.float_graph, work.job
+    schemes = mixture.assign(graph, work.lowered.origins, job["scheme"], job["layers"])
+    if {"int8", "int4"} & set(schemes):
+        trial = PostTraining(
+            Float(work.float_tflite, graph),
+            calibration,
+            io=job["io"],
+            macs=multiply_accumulates(graph),
+            weight_bits=4 if "int4" in schemes else 8,
+            progress=work.progress,
+            schemes=schemes,
+            per_channel=per_channel,
+        )
+        quantized = trial.run(job["calibration"])
+    else:
+        ranges = collect(work.float_tflite, graph, calibration, histograms=False).ranges if calibration else {}
+        result = mixture.quantize(
+            work.float_tflite,
+            graph,
+            schemes,
+            ranges=ranges,
+            samples=calibration,
+            io=job["io"],
+            per_channel=per_channel,
+        )
+        quantized = Quantized(result, (), work.float_tflite)
+    mixture.require(read_bytes(quantized.tflite), graph, schemes)
+    return quantized
+
+
+def _refuse_untrained(job: Mapping[str, Any]) -> None:
+    if job["layers"] or job["granularity"] != "channel":
+        raise UsageError(
+            "mixture-not-trained",
+            "The model was trained with a scheme for each of its layers, per channel; another cannot be given now.",
+            where="--layer, --granularity",
+            try_="Choose the layers' schemes when training: edgeq.quantize_aware(model, ...).",
+        )
 
 
 def _quantize_as_trained(work: Work, model: Any, calibration: Sequence[Sample]) -> Quantized:
@@ -211,14 +267,14 @@ def _train(model: float_model.FloatModel, data: Fed | None, job: Mapping[str, An
     return float_model.from_keras(trained)
 
 
-def _analyse(quantized: Quantized, data: Fed) -> list[LayerLoss]:
+def _analyse(quantized: Quantized, data: Fed, origins: Origins) -> list[LayerLoss]:
     samples = [[array[i] for array in data.arrays] for i in range(min(SAMPLES, len(data.arrays[0])))]
-    return analyse(quantized.reference, quantized.tflite, samples)
+    return analyse(quantized.reference, quantized.tflite, samples, origins)
 
 
-def compared_layers(scheme: str) -> bool:
-    """Whether the scheme's activations are codes, which differ from float layer by layer."""
-    return scheme in ("int8", "int4", "int16x8")
+def compared_layers(schemes: Sequence[str]) -> bool:
+    """Whether any of the schemes' activations are codes, which differ from float layer by layer."""
+    return any(scheme in ("int8", "int4", "int16x8") for scheme in schemes)
 
 
 def _measure(work: Work, result: bytes, data: Fed, held_out: bool) -> Quality:

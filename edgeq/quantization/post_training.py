@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.progress import Progress
-from edgeq.quantization import tflite_converter
-from edgeq.quantization.calibration import AUTO, Statistics, channel_magnitudes, collect, ranges_of
+from edgeq.quantization import mixture, tflite_converter
+from edgeq.quantization.calibration import AUTO, Ranges, Statistics, channel_magnitudes, collect, ranges_of
 from edgeq.quantization.equalization import equalize, widest_spread
 from edgeq.quantization.evaluation import mean_absolute_error, outputs_of
+from edgeq.quantization.layer_map import original_name
+from edgeq.quantization.mixture import Schemes
 from edgeq.quantization.weights import WEIGHTED, requantize
 
 _TRIED = ("minmax", "percentile", "mse")
@@ -66,9 +68,20 @@ class PostTraining:
     """One float model and its calibration samples (batch-1 arrays)."""
 
     def __init__(
-        self, model: Float, samples: Sequence[Sample], *, io: str, macs: int, weight_bits: int, progress: Progress
+        self,
+        model: Float,
+        samples: Sequence[Sample],
+        *,
+        io: str | None,
+        macs: int,
+        weight_bits: int,
+        progress: Progress,
+        schemes: Schemes | None = None,
+        per_channel: bool = True,
     ) -> None:
+        """`schemes`: that of each operator, where they differ; `weight_bits` is then the least of them."""
         self._plain, self._samples, self._io, self._bits, self._progress = model, samples, io, weight_bits, progress
+        self._schemes, self._per_channel = schemes, per_channel
         self._fit, self._held = samples[::2], samples[1::2]
         self._scored = self._held[: min(_SCORED, max(2, _SCORED_MACS // max(1, macs)))]
         self._thorough = macs <= _THOROUGH_MACS
@@ -153,11 +166,11 @@ class PostTraining:
                 model.tflite, model.graph, samples, histograms=wants_histograms, progress=self._progress
             )
         ranges = ranges_of(self._statistics[key], recipe.method)
-        result = tflite_converter.quantize_int8(model.tflite, ranges, io=self._io)
+        result = self._quantize(model, ranges, samples)
         if recipe.weights == "nearest":
             return result
         graph = read_bytes(result)
-        bits = {op.index: self._bits_of(op.name) for op in graph.operators if op.name in WEIGHTED}
+        bits = self._bits_of(graph)
         changed = requantize(
             graph,
             model.graph,
@@ -165,10 +178,34 @@ class PostTraining:
             samples[:: max(1, len(samples) // _RECONSTRUCTED)],
             bits,
             rounding=recipe.weights == "reconstructed",
+            per_channel=self._per_channel,
             progress=self._progress,
         )
         return write_bytes(changed)
 
-    def _bits_of(self, operator: str) -> int:
-        """TFLite Micro has no 4-bit depthwise kernel; these weights are few, and stay at 8 bits."""
-        return 8 if operator == "DEPTHWISE_CONV_2D" else self._bits
+    def _quantize(self, model: Float, ranges: Ranges, samples: Sequence[Sample]) -> bytes:
+        """The bytes before any weight is chosen anew."""
+        per_channel = self._per_channel
+        if self._schemes is None:
+            return tflite_converter.quantize_int8(model.tflite, ranges, io=self._io or "int8", per_channel=per_channel)
+        return mixture.quantize(
+            model.tflite,
+            model.graph,
+            self._schemes,
+            ranges=ranges,
+            samples=samples,
+            io=self._io,
+            per_channel=per_channel,
+        )
+
+    def _bits_of(self, graph: Graph) -> dict[int, int]:
+        """Operator -> bits of its weights, for those whose weights are to be chosen.
+
+        TFLite Micro has no 4-bit depthwise kernel; these weights are few, and stay at 8 bits.
+        """
+        weighted = [op for op in graph.operators if op.name in WEIGHTED]
+        if self._schemes is None:
+            return {op.index: 8 if op.name == "DEPTHWISE_CONV_2D" else self._bits for op in weighted}
+        schemes = mixture.by_output(self._plain.graph, self._schemes)
+        own = {op.index: schemes.get(original_name(graph.tensor(op.outputs[0]).name, schemes)) for op in weighted}
+        return {index: 4 if scheme == "int4" else 8 for index, scheme in own.items() if scheme in ("int4", "int8")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeq.measure import Measured, Quantity, Unknown
@@ -59,7 +59,8 @@ class ConversionReport:
     """What a conversion did: the result's inputs, outputs, operators, size; its quality; warnings about the data.
 
     `layers` are the fields of `edgeq.quantization.analysis.LayerLoss`, in execution order; `verdict` names the layer
-    that loses most and what to try, or is empty.
+    that loses most and what to try, or is empty. `layer_map` is the file that maps Keras layers to tensors and
+    operators (`edgeq.quantization.layer_map`); `mixture` the schemes asked for by pattern of layer.
     """
 
     model: str
@@ -79,6 +80,9 @@ class ConversionReport:
     warnings: tuple[Warned, ...]
     layers: tuple[Mapping[str, Any], ...] = ()
     verdict: str = ""
+    layer_map: str = ""
+    mixture: Mapping[str, str] = field(default_factory=dict)
+    granularity: str = "channel"
 
     def to_json(self) -> dict[str, object]:
         """The report as a JSON object; quantities say what kind of number they are."""

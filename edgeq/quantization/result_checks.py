@@ -52,6 +52,18 @@ def verify_scheme(graph: Graph, scheme: str, *, allow_float: bool = False) -> tu
     return named
 
 
+def verify_per_tensor(graph: Graph) -> None:
+    """ModelError `granularity-not-kept` if any tensor has a scale for each of its channels."""
+    for tensor in graph.tensors:
+        if tensor.quantization is not None and tensor.quantization.per_channel:
+            raise ModelError(
+                "granularity-not-kept",
+                f"Tensor {tensor.name} has {len(tensor.quantization.scale)} scales though one was asked for.",
+                where=tensor.name,
+                try_="Use --granularity channel.",
+            )
+
+
 def _senseless(tensor: str, what: str) -> ModelError:
     return ModelError(
         "scale-senseless",

@@ -107,7 +107,9 @@ def quantize_int8(float_tflite: bytes, ranges: Ranges, *, io: str, per_channel: 
     return restore_order(result, float_tflite)
 
 
-def quantize_int16x8(float_tflite: bytes, samples: Sequence[Sequence[NDArray[Any]]], *, io: str) -> bytes:
+def quantize_int16x8(
+    float_tflite: bytes, samples: Sequence[Sequence[NDArray[Any]]], *, io: str, per_channel: bool = True
+) -> bytes:
     """int16 activations (symmetric, from smallest and largest values) and int8 weights."""
 
     def feed() -> Iterator[list[NDArray[Any]]]:
@@ -117,7 +119,15 @@ def quantize_int16x8(float_tflite: bytes, samples: Sequence[Sequence[NDArray[Any
     try:
         calibrator = Calibrator(float_tflite)
         result: bytes = calibrator.calibrate_and_quantize(
-            feed, _TYPES[io], _TYPES[io], False, tf.int16, tf.int64, resize_input=False
+            feed,
+            _TYPES[io],
+            _TYPES[io],
+            False,
+            tf.int16,
+            tf.int64,
+            resize_input=False,
+            disable_per_channel=not per_channel,
+            disable_per_channel_quantization_for_dense_layers=not per_channel,
         )
     except Exception as error:
         raise _not_quantizable(error) from error

@@ -43,6 +43,8 @@ def layers(quantized: Graph, original: Graph) -> list[Layer]:
         if op.name not in WEIGHTED or not quantized.tensor(op.inputs[1]).is_constant:
             continue
         weights = quantized.tensor(op.inputs[1])
+        if weights.quantization is None:
+            continue
         real = by_name.get(weights.name)
         if real is None or real.data is None or real.shape != weights.shape or len(consumers[weights.index]) != 1:
             continue
@@ -175,16 +177,20 @@ def choose(layer: Layer, scale: NDArray[np.float64], bits: int, matrix: NDArray[
     return Choice(codes, scale, lost @ matrix.mean(axis=0))
 
 
-def with_weights(graph: Graph, layer: Layer, choice: Choice, bits: int) -> Graph:
-    """The graph with the layer's weights as chosen, and the bias that goes with them and makes up for their shift."""
+def with_weights(graph: Graph, layer: Layer, choice: Choice, bits: int, *, per_channel: bool = True) -> Graph:
+    """The graph with the layer's weights as chosen, and the bias that goes with them and makes up for their shift.
+
+    Without `per_channel` all scales chosen are the same, and one is written.
+    """
     tensors = list(graph.tensors)
     weights = tensors[layer.operator.inputs[1]]
     scales = tuple(float(np.float32(s)) for s in choice.scale)
+    kept = scales if per_channel else scales[:1]
     tensors[weights.index] = replace(
         weights,
         type=TensorType.INT4 if bits <= 4 and layer.operator.name != "DEPTHWISE_CONV_2D" else TensorType.INT8,
         data=choice.codes.astype(np.int8),
-        quantization=Quantization(scales, (0,) * len(scales), layer.axis),
+        quantization=Quantization(kept, (0,) * len(kept), layer.axis),
     )
     if layer.bias is not None:
         bias = tensors[layer.operator.inputs[2]]
@@ -192,7 +198,7 @@ def with_weights(graph: Graph, layer: Layer, choice: Choice, bits: int) -> Graph
         steps = graph.tensor(layer.operator.inputs[0]).scale * np.asarray(scales)
         limit = np.iinfo(bias.data.dtype)
         values = np.clip(np.round((layer.bias + choice.shift) / steps), limit.min, limit.max).astype(bias.data.dtype)
-        quantization = Quantization(tuple(float(np.float32(s)) for s in steps), (0,) * len(scales), 0)
+        quantization = Quantization(tuple(float(np.float32(s)) for s in steps[: len(kept)]), (0,) * len(kept), 0)
         tensors[bias.index] = replace(bias, data=values.reshape(bias.shape), quantization=quantization)
     return replace(graph, tensors=tuple(tensors), subgraphs=(), digest="")
 
@@ -205,6 +211,7 @@ def requantize(
     bits: Mapping[int, int],
     *,
     rounding: bool = True,
+    per_channel: bool = True,
     progress: Progress = silent,
 ) -> Graph:
     """Choose scales and codes of the weights anew. `bits`: operator index -> bits; other operators stay as they are.
@@ -224,8 +231,11 @@ def requantize(
         if wanted == 8 and q is not None:
             scale = np.broadcast_to(np.asarray(q.scale, np.float64), layer.weights.shape[layer.axis])
         else:
-            scale = least_squares_scale(layer.weights, layer.axis, wanted)
-        graph = with_weights(graph, layer, choose(layer, scale, wanted, patches(layer, values), rounding), wanted)
+            rows, axis = (layer.weights, layer.axis) if per_channel else (layer.weights[None], 0)
+            scale = least_squares_scale(rows, axis, wanted)
+            scale = np.broadcast_to(scale, layer.weights.shape[layer.axis])
+        choice = choose(layer, scale, wanted, patches(layer, values), rounding)
+        graph = with_weights(graph, layer, choice, wanted, per_channel=per_channel)
     return graph
 
 

@@ -17,6 +17,9 @@ def render_conversion(console: Console, report: ConversionReport) -> None:
         f"[bold]{escape(report.out)}[/]  {report.scheme}, {bytes_text(report.size_bytes)} "
         f"[dim](float32: {bytes_text(report.float_size_bytes)})[/]"
     )
+    if report.mixture:
+        asked = ", ".join(f"{pattern} {scheme}" for pattern, scheme in report.mixture.items())
+        console.print(f"  layers {escape(asked)}, the others {report.scheme}")
     for kind, ends in (("input", report.inputs), ("output", report.outputs)):
         for end in ends:
             console.print(f"  {kind:6} {escape(_io(end))}")
