@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from edgeq.codegen.lower.common import (
+    RANGE,
     SUFFIX,
     activation_range,
     activations,
@@ -150,15 +151,18 @@ def mul(node: Node) -> Iterator[Step]:
 
 
 def _squared_difference(node: Node) -> Step:
-    """(a - b)^2: inputs on a common scale with 7 bits of headroom, the difference squared, requantized."""
+    """(a - b)^2: inputs on a common scale (int8: 7 bits of headroom), the difference squared, requantized."""
     a, b, result = node.input(0), node.input(1), node.output()
-    require(node, a, b, result, types=(TensorType.INT8,))
+    require(node, a, b, result, types=_QUANTIZED)
+    activation = same_type(a, b, result)
+    left = 7 if activation is TensorType.INT8 else 0
+    low, high = RANGE[activation]
     common = 2 * max(scale(a), scale(b))
     (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
-    factor, shift = multiplier(common * common / ((1 << 14) * scale(result)))
+    factor, shift = multiplier(common * common / ((1 << 2 * left) * scale(result)))
     fields: Fields = {
         **_shape(a, b, result),
-        "left_shift": 7,
+        "left_shift": left,
         "a_offset": -zero_point(a),
         "a_multiplier": a_factor,
         "a_shift": a_shift,
@@ -169,10 +173,11 @@ def _squared_difference(node: Node) -> Step:
         "multiplier": factor,
         "shift": shift,
         "output_offset": zero_point(result),
-        "act_min": -128,
-        "act_max": 127,
+        "act_min": low,
+        "act_max": high,
     }
-    return binary_step(node, "squared_difference_s8", Struct("params", "add_params", fields), _HEADERS, 80)
+    kernel = f"squared_difference_{SUFFIX[activation]}"
+    return binary_step(node, kernel, Struct("params", "add_params", fields), _HEADERS, 80)
 
 
 @lowering("MAXIMUM", "MINIMUM")

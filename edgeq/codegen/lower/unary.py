@@ -1,4 +1,7 @@
-"""Unary int8 operators: a table of 256 results. TFLM's arithmetic where it has one, else correctly rounded."""
+"""Unary operators: TFLM's arithmetic where it has one, else correctly rounded.
+
+In int8 each is a table of 256 results; in int16 they are the Steps of `unary_16.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen import arithmetic as fixed
+from edgeq.codegen.lower import unary_16
 from edgeq.codegen.lower.common import (
     RANGE,
     activation_range,
@@ -80,6 +84,10 @@ def _q4(source: Tensor) -> tuple[Ints, Ints, int]:
     return values, fixed.requantize(values, factor, left), fixed.input_radius(4, left)
 
 
+def _is_wide(node: Node) -> bool:
+    return node.input(0).type is TensorType.INT16
+
+
 def _wide_curve(node: Node) -> Step:
     from edgeq.codegen.lower.recurrent import curve_step
 
@@ -91,7 +99,7 @@ def _wide_curve(node: Node) -> Step:
 @lowering("LOGISTIC")
 def logistic(node: Node) -> Iterator[Step]:
     """Output scale 1/256, zero point -128 (reference_integer_ops::Logistic); 16x8: 1/32768, 0."""
-    if node.input(0).type is TensorType.INT16:
+    if _is_wide(node):
         yield _wide_curve(node)
         return
     source, result = _unary(node)
@@ -106,7 +114,7 @@ def logistic(node: Node) -> Iterator[Step]:
 @lowering("TANH")
 def tanh(node: Node) -> Iterator[Step]:
     """Output scale 1/128, zero point 0 (reference_integer_ops::Tanh); 16x8: 1/32768, 0."""
-    if node.input(0).type is TensorType.INT16:
+    if _is_wide(node):
         yield _wide_curve(node)
         return
     source, result = _unary(node)
@@ -121,6 +129,9 @@ def tanh(node: Node) -> Iterator[Step]:
 @lowering("RELU")
 def relu(node: Node) -> Iterator[Step]:
     """max(0, x), requantized (ReluQuantized)."""
+    if _is_wide(node):
+        yield unary_16.two_slopes(node, 0.0)
+        return
     source, result = _unary(node)
     factor = multiplier(scale(source) / scale(result))
     out = fixed.requantize(stored(source) - zero_point(source), *factor) + zero_point(result)
@@ -130,9 +141,12 @@ def relu(node: Node) -> Iterator[Step]:
 @lowering("LEAKY_RELU")
 def leaky_relu(node: Node) -> Iterator[Step]:
     """x, or alpha * x below 0 (QuantizeLeakyRelu)."""
+    alpha = float(np.float32(node.options["alpha"]))
+    if _is_wide(node):
+        yield unary_16.two_slopes(node, alpha)
+        return
     source, result = _unary(node)
     values = stored(source) - zero_point(source)
-    alpha = float(np.float32(node.options["alpha"]))
     if alpha < 0:
         yield table_step(
             node, source, result, correctly_rounded(source, result, lambda x: np.where(x < 0, alpha * x, x)), "table"
@@ -146,6 +160,9 @@ def leaky_relu(node: Node) -> Iterator[Step]:
 @lowering("ABS")
 def absolute(node: Node) -> Iterator[Step]:
     """|x| (AbsEvalQuantized)."""
+    if _is_wide(node):
+        yield unary_16.two_slopes(node, -1.0)
+        return
     source, result = _unary(node)
     out = np.abs(stored(source) - zero_point(source))
     if scale(source) != scale(result):
@@ -182,9 +199,12 @@ def _inverse_root(value: int) -> tuple[int, int]:
 @lowering("RSQRT")
 def rsqrt(node: Node) -> Iterator[Step]:
     """1 / sqrt(x) (RsqrtEvalQuantized); where x <= 0 TFLM stops at run time, here the result is the largest value."""
+    real = 1.0 / (math.sqrt(scale(node.input(0))) * scale(node.output()))
+    if _is_wide(node):
+        yield unary_16.rsqrt(node, real)
+        return
     source, result = _unary(node)
-    product = np.float32(np.sqrt(np.float32(scale(source)))) * np.float32(scale(result))
-    factor, shift = multiplier(1.0 / float(product))
+    factor, shift = multiplier(real)
     out = np.full(256, 127, np.int64)
     for at, value in enumerate(stored(source) - zero_point(source)):
         if value > 0:

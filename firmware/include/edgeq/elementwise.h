@@ -50,6 +50,7 @@ typedef struct {
 void edgeq_add_s8(const edgeq_add_params *p, const int8_t *a, const int8_t *b, int8_t *output);
 void edgeq_add_s16(const edgeq_add_params *p, const int16_t *a, const int16_t *b, int16_t *output);
 void edgeq_squared_difference_s8(const edgeq_add_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+void edgeq_squared_difference_s16(const edgeq_add_params *p, const int16_t *a, const int16_t *b, int16_t *output);
 
 typedef struct {
     EDGEQ_BROADCAST;
@@ -66,6 +67,20 @@ typedef struct {
 
 /* a where it is not negative, else a * b. */
 void edgeq_prelu_s8(const edgeq_prelu_params *p, const int8_t *a, const int8_t *b, int8_t *output);
+
+/* x or, below 0, negative_sign * x, each with its own multiplier: RELU, LEAKY_RELU, ABS. May work in place. */
+typedef struct {
+    int32_t count, multiplier, shift, negative_sign, negative_multiplier, negative_shift;
+} edgeq_two_slopes_params;
+
+void edgeq_two_slopes_s16(const edgeq_two_slopes_params *p, const int16_t *input, int16_t *output);
+
+/* 2^20 / sqrt(x) requantized; the largest value where x <= 0. May work in place. */
+typedef struct {
+    int32_t count, multiplier, shift;
+} edgeq_rsqrt_params;
+
+void edgeq_rsqrt_s16(const edgeq_rsqrt_params *p, const int16_t *input, int16_t *output);
 
 /* Inputs of one quantization, shifted left by 20 bits and scaled, are summed and requantized. */
 typedef struct {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundles import Wheel, build
 from hypothesis import given
 from hypothesis import strategies as st
 from single import FLOAT32, INT8, INT16, T, model, same_as_wheel
@@ -53,6 +56,33 @@ def wide(tensor: T) -> T:
 def test_arithmetic(name: str, case: Any, activation: str) -> None:
     tensors = [wide(t) for t in case[0]]
     same_as_wheel(model(name, tensors, [wide(case[1])], {"fused_activation_function": activation}, 4))
+
+
+@few
+@given(case=pairs())
+def test_squared_difference(case: Any) -> None:
+    same_as_wheel(model("SQUARED_DIFFERENCE", [wide(t) for t in case[0]], [wide(case[1])], {}, 2))
+
+
+@pytest.mark.parametrize("name", ["RELU", "LEAKY_RELU", "ABS"])
+@few
+@given(a=scales, ratio=st.floats(0.01, 3.0), same=st.booleans(), alpha=st.sampled_from([0.0, 0.01, 0.3, 1.5]))
+def test_two_slopes(name: str, a: float, ratio: float, same: bool, alpha: float) -> None:
+    source = T((4096,), INT16, scale=a / 256)
+    result = T((4096,), INT16, scale=source.scale if same else float(np.float32(source.scale * ratio)))
+    same_as_wheel(model(name, [source], [result], {"alpha": alpha} if name == "LEAKY_RELU" else {}))
+
+
+@few
+@given(a=scales, ratio=st.floats(0.002, 1.0))
+def test_rsqrt(a: float, ratio: float) -> None:
+    """Every positive value, and 0."""
+    source = T((32768,), INT16, scale=float(np.float32(a / 256)))
+    result = replace(source, scale=float(np.float32(ratio / source.scale**0.5 / 32767)))
+    graph, fed = model("RSQRT", [source], [result]), np.arange(32768).astype(np.int16)
+    with tempfile.TemporaryDirectory() as place:
+        got = build(graph, Path(place)).run([fed])[0]
+    np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run([fed])[0].reshape(got.shape))
 
 
 @pytest.mark.parametrize("name", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
