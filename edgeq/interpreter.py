@@ -56,6 +56,11 @@ def _load() -> tuple[Any, str]:
     )
 
 
+def interpreter_package() -> str:
+    """The distribution that `Interpreter` uses here. ToolError `interpreter-missing`."""
+    return _load()[1]
+
+
 class Interpreter:
     """A `.tflite` model on this computer's reference kernels.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,16 +67,42 @@ def other(ssh_root: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", params=["ai-edge-litert", pytest.param("tflite-runtime", marks=pytest.mark.slow)])
+def package(request: pytest.FixtureRequest) -> str:
+    """The interpreter of the boards."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def pushed(ssh_root: Path, ssh_client: Client, model: Path) -> Iterator[tuple[SshBoard, Any]]:
-    """A board after its first deployment, which fetched the wheels and pushed them; known as `first`."""
-    board = SshBoard(ssh_root / "first", ssh_client.public_key)
+def board_python(package: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python that has the boards' interpreter: this one, or an environment with tflite-runtime and numpy 1."""
+    if package == "ai-edge-litert":
+        return sys.executable
+    place = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    python = str(place / "bin" / "python")
+    words = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "tflite-runtime==2.14.0", "numpy<2"]
+    if subprocess.run(words, check=False).returncode:
+        pytest.skip("needs the wheels of tflite-runtime 2.14 and numpy 1 for this Python (pip install)")
+    return python
+
+
+def old_glibc(package: str) -> str | None:
+    """The C library that a board must tell for that interpreter to be chosen: ai-edge-litert needs 2.27."""
+    return "2.17" if package == "tflite-runtime" else None
+
+
+@pytest.fixture(scope="session")
+def pushed(ssh_root: Path, ssh_client: Client, model: Path, package: str) -> Iterator[tuple[SshBoard, Any]]:
+    """A board after its first deployment, which fetched the wheels and pushed them; known as `first-PACKAGE`."""
+    name = f"first-{package}"
+    board = SshBoard(ssh_root / name, ssh_client.public_key, glibc=old_glibc(package))
     ssh_client.know(board)
-    ssh_client.name("first", board)
+    ssh_client.name(name, board)
     try:
         with pytest.MonkeyPatch.context() as patch:
             at_home(patch, ssh_client)
-            report = ssh.deploy(model, "pi", "first")
+            report = ssh.deploy(model, "pi", name)
     except ToolError as error:
         board.stop()
         pytest.skip(f"the wheels cannot be fetched here: {error.why}")
@@ -83,11 +111,12 @@ def pushed(ssh_root: Path, ssh_client: Client, model: Path) -> Iterator[tuple[Ss
 
 
 @pytest.fixture
-def make(ssh_root: Path, client: Client, pushed: tuple[SshBoard, Any]) -> Iterator[MakeBoard]:
+def make(ssh_root: Path, client: Client, pushed: tuple[SshBoard, Any], package: str) -> Iterator[MakeBoard]:
     """More boards; with `deployed`, in the state of the first one."""
     boards: list[SshBoard] = []
 
     def build(*, deployed: bool = True, **options: Any) -> SshBoard:
+        options = {"glibc": old_glibc(package), **options}
         board = SshBoard(ssh_root / f"b{time.monotonic_ns()}", client.public_key, **options)
         boards.append(board)
         if deployed:

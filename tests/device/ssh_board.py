@@ -73,9 +73,17 @@ def new_key(path: Path, kind: str = "ed25519") -> None:
 
 
 class SshBoard:
-    """A running server. `model` is what its device tree says; `home` is the user's home directory."""
+    """A running server. `model` is what its device tree says, `glibc` its C library's version, if not the real one."""
 
-    def __init__(self, root: Path, public_key: str, *, model: str = PI, file_size_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        public_key: str,
+        *,
+        model: str = PI,
+        file_size_limit: int | None = None,
+        glibc: str | None = None,
+    ) -> None:
         self.root, self.home, self.fakes = root, root / "home", root / "fakes"
         self.port, self.limit = free_port(), file_size_limit
         for directory in (root, self.home, self.fakes):
@@ -83,6 +91,8 @@ class SshBoard:
         (root / "authorized_keys").write_text(public_key)
         new_key(root / "host_key")
         self.fake("cat", f'[ "$1" = /proc/device-tree/model ] && printf %s "{model}" || exec /bin/cat "$@"')
+        if glibc is not None:
+            self.fake("getconf", f"echo glibc {glibc}")
         self.own()
         self.start()
 
@@ -113,7 +123,8 @@ class SshBoard:
             "StrictModes no",
             "UsePAM no",
             "PidFile none",
-            "MaxStartups 50",
+            # By default sshd refuses connections at random while ten others have not yet authenticated.
+            "MaxStartups 100",
             *further,
         ]
         (self.root / "sshd_config").write_text("\n".join(lines) + "\n")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from ssh_board import small_model
 
 from edgeq.device.ssh.agent import agent_file
@@ -30,10 +31,10 @@ STORE = AGENT.with_name("edgeq_store.py")
 class Process:
     """A program that speaks the agent's protocol."""
 
-    def __init__(self, *words: str, home: Path | None = None) -> None:
+    def __init__(self, *words: str, home: Path | None = None, python: str = sys.executable) -> None:
         environment = {**os.environ, **({"HOME": str(home)} if home else {}), "PYTHONPATH": str(AGENT.parent)}
         self.process = subprocess.Popen(
-            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            [python, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
         self.number = 0
 
@@ -74,10 +75,10 @@ def release(directory: Path, files: dict[str, bytes], **fields: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def agent(tmp_path_factory: pytest.TempPathFactory, board_python: str) -> Iterator[Process]:
     directory = release(tmp_path_factory.mktemp("agent") / "r", {"model.tflite": small_model()})
     (directory / "other.tflite").write_bytes(small_model(1))
-    process = Process(str(AGENT), "run", str(directory))
+    process = Process(str(AGENT), "run", str(directory), python=board_python)
     yield process
     process.close()
 
@@ -100,12 +101,25 @@ def test_runs_on_other_pythons(version: str, tmp_path: Path) -> None:
     subprocess.run([python, "-I", "-c", source], check=True, env={"HOME": str(tmp_path)})
 
 
-def test_computes_what_the_reference_computes(agent: Process) -> None:
-    assert "error" not in agent.ask("load", kernels="reference")[0]
+def reference(package: str, rows: NDArray[np.int8]) -> bytes:
+    """This computer's reference kernels; those of tflite-runtime 2.14 round as TensorFlow Lite Micro does."""
+    if package == "ai-edge-litert":
+        host = Interpreter(small_model())
+        return b"".join(host.run([row])[0].tobytes() for row in rows)
+    micro = pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="needs the tflite-micro wheel")
+    interpreter, outputs = micro.Interpreter.from_bytes(small_model(), arena_size=1 << 16), []
+    for row in rows:
+        interpreter.set_input(row, 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).tobytes())
+    return b"".join(outputs)
+
+
+def test_computes_what_the_reference_computes(agent: Process, package: str) -> None:
+    assert agent.ask("load", kernels="reference")[0]["result"]["package"] == package
     inputs = np.random.default_rng(1).integers(-128, 128, (20, 1, 16), dtype=np.int8)
     reply, body = agent.ask("run", inputs.tobytes(), count=20)
-    host = Interpreter(small_model())
-    assert body == b"".join(host.run([row])[0].tobytes() for row in inputs)
+    assert body == reference(package, inputs)
     assert len(reply["result"]["invoke_us"]) == 20
     assert min(reply["result"]["invoke_us"]) > 0
 
@@ -124,8 +138,9 @@ def test_refuses_a_damaged_file(tmp_path: Path) -> None:
     process.close()
 
 
-def test_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
-    process = Process(str(AGENT), "run", str(release(tmp_path / "r", {"model.tflite": b"not a model"})))
+def test_refuses_a_file_that_is_no_model(tmp_path: Path, board_python: str) -> None:
+    directory = release(tmp_path / "r", {"model.tflite": b"not a model"})
+    process = Process(str(AGENT), "run", str(directory), python=board_python)
     assert process.refused("load") == "model-refused"
     assert "result" in process.ask("hello")[0]
     process.close()
@@ -159,9 +174,9 @@ def test_survives_any_request(agent: Process, request_: dict[str, Any]) -> None:
     assert ("result" in reply) != ("error" in reply)
 
 
-def test_serves_applications_over_a_private_socket(tmp_path: Path) -> None:
+def test_serves_applications_over_a_private_socket(tmp_path: Path, board_python: str) -> None:
     directory, path = release(tmp_path / "r", {"model.tflite": small_model()}), tmp_path / "s"
-    process = subprocess.Popen([sys.executable, "-I", str(AGENT), "serve", str(directory), str(path)])
+    process = subprocess.Popen([board_python, "-I", str(AGENT), "serve", str(directory), str(path)])
     try:
         end = time.monotonic() + 20
         while not path.is_socket() and time.monotonic() < end:

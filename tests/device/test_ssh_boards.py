@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from edgeq.cli.main import app
 from edgeq.device import ssh
+from edgeq.device.ssh.native import compile_library
 from edgeq.device.ssh.prefixes import prefixes
 from edgeq.graph import read, read_bytes
 from edgeq.interpreter import Interpreter
@@ -29,13 +30,17 @@ pytestmark = pytest.mark.skipif(SSHD is None, reason="needs sshd (apt install op
 MakeBoard = Callable[..., SshBoard]
 
 
-def test_deploys_with_wheels_that_were_pushed(pushed: tuple[SshBoard, Any]) -> None:
+def test_deploys_with_wheels_that_were_pushed(pushed: tuple[SshBoard, Any], package: str) -> None:
     board, report = pushed
     assert report.action == "deployed"
     assert report.board == "pi-4b"
     assert report.environment == "made"
     assert report.sent_bytes > 20_000_000
-    assert report.runtime == "ai-edge-litert 2.3.0"
+    assert (
+        report.runtime == {"ai-edge-litert": "ai-edge-litert 2.3.0", "tflite-runtime": "tflite-runtime 2.14.0"}[package]
+    )
+    installed = {path.name.split("-")[0]: path.name for path in (board.store / "env").glob("*/lib/*/*/*.dist-info")}
+    assert installed["numpy"].startswith("numpy-1." if package == "tflite-runtime" else "numpy-2.")
     assert board.runs()
     assert (board.store / "env").stat().st_mode & 0o077 == 0
     # The wheels themselves are not kept: model and agent are.
@@ -93,10 +98,14 @@ def test_two_boards_at_once_and_one_that_is_not_there(make: MakeBoard, other: Pa
     assert len(both.results) == 2
 
 
-def test_bench_measures_and_compares(pushed: tuple[SshBoard, Any], client: Client, model: Path, other: Path) -> None:
-    (result,) = ssh.bench_remote(model, "pi", "first", runs=20).results
+@pytest.mark.usefixtures("pushed", "client")
+def test_bench_measures_and_compares(package: str, model: Path, other: Path) -> None:
+    name = f"first-{package}"
+    (result,) = ssh.bench_remote(model, "pi", name, runs=20).results
     assert isinstance(result, ssh.RemoteBench)
-    assert {entry.kernels for entry in result.configurations} == {"xnnpack", "builtin"}
+    # XNNPACK takes no quantized operator in tflite-runtime 2.14.
+    default = "xnnpack" if package == "ai-edge-litert" else "default"
+    assert {entry.kernels for entry in result.configurations} == {default, "builtin"}
     assert {entry.threads for entry in result.configurations} == set(range(1, result.device.cores + 1))
     for entry in result.configurations:
         assert entry.runs == 20
@@ -108,13 +117,15 @@ def test_bench_measures_and_compares(pushed: tuple[SshBoard, Any], client: Clien
     assert (exact.differing, exact.same) == (0, True)
     assert isinstance(result.operators, tuple)
     assert [entry.name for entry in result.operators] == ["FULLY_CONNECTED"]
-    assert fails(lambda: ssh.bench_remote(other, "pi", "first")).code == "wrong-model"
+    assert fails(lambda: ssh.bench_remote(other, "pi", name)).code == "wrong-model"
 
 
 def test_bench_finds_outputs_that_differ(make: MakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison is not blind: a computer that computes another model is told from the board."""
     board = make()
-    monkeypatch.setattr("edgeq.device.ssh.comparison.Interpreter", lambda _: Interpreter(small_model(1)))
+    where = "edgeq.device.ssh.comparison"
+    monkeypatch.setattr(f"{where}.Interpreter", lambda _: Interpreter(small_model(1)))
+    monkeypatch.setattr(f"{where}.compile_library", lambda _, *rest: compile_library(small_model(1), *rest))
     report = ssh.bench_remote(None, "pi", host(board), runs=5, operators=False)
     assert not report.ok
 
@@ -187,6 +198,9 @@ def test_the_command_line(make: MakeBoard, other: Path, tmp_path: Path) -> None:
     assert edgeq("flash", "--rollback", *where)[1]["hosts"][0]["action"] == "rolled-back"
     status, document = edgeq("bench", str(other), *where)
     assert (status, document["error"]["code"]) == (3, "wrong-model")
+    status, document = edgeq("flash", str(other), *where, "--host", "nobody@127.0.0.1:1")
+    assert (status, len(document["hosts"])) == (3, 1)
+    assert document["failures"]["nobody@127.0.0.1:1"]["code"] == "connection-refused"
     assert edgeq("flash", "--uninstall", *where)[1]["hosts"][0]["action"] == "removed"
     assert edgeq("flash", "--board", "pi")[1]["error"]["code"] == "model-missing"
     assert edgeq("flash", str(other), "--board", "pi", "--cpu")[1]["error"]["code"] == "host-missing"

@@ -23,7 +23,10 @@ from edgeq.device.ssh import coral
 from edgeq.device.ssh.agent import REPLY_S, AgentChannel, agent_file, start_agent
 from edgeq.device.ssh.comparison import (
     LITERT_REFERENCE,
+    OLD_REFERENCE_IS_MICRO,
+    OTHER_REFERENCE,
     SAME_C,
+    Outputs,
     accuracy,
     board_tensor,
     compare,
@@ -44,6 +47,7 @@ from edgeq.device.ssh.release import AGENT, make_manifest
 from edgeq.device.ssh.reports import Comparison, Configuration, Health, OperatorTime, RemoteBench
 from edgeq.errors import DeviceError, EdgeqError
 from edgeq.graph import Graph, read_bytes
+from edgeq.interpreter import interpreter_package
 from edgeq.measure import Measured, Quantity, Unknown
 from edgeq.progress import Progress
 
@@ -190,8 +194,9 @@ async def _configuration(subject: _Subject, way: Mapping[str, Any], samples: Sam
     peak: Quantity = Unknown("the system does not tell it")
     if warm["peak_bytes"] is not None:
         peak = Measured(warm["peak_bytes"], "bytes", "VmHWM of the agent's process, Python and interpreter included")
+    kernels = way["kernels"] if loaded["delegated"] or way["kernels"] != "xnnpack" else "default"
     return Configuration(
-        kernels=way["kernels"],
+        kernels=kernels,
         threads=way["threads"],
         delegated=loaded["delegated"],
         runs=len(times),
@@ -256,10 +261,22 @@ async def _outputs(
     if subject.manifest["runtime"] == "litert" and default["kernels"] != "edgetpu":
         some = inputs[:COMPARED_SAMPLES]
         exact = await _run_all(subject, {"kernels": "reference"}, some, progress)
-        comparisons.insert(
-            0, compare("reference", exact, (LITERT_REFERENCE, expected[: len(some)]), outputs, samples.labels)
-        )
+        against = await asyncio.to_thread(_counterpart, subject, model, some, expected[: len(some)])
+        comparisons.insert(0, compare("reference", exact, against, outputs, samples.labels))
     return tuple(comparisons), on_device
+
+
+def _counterpart(
+    subject: _Subject, model: bytes, inputs: Sequence[tuple[bytes, ...]], expected: Outputs
+) -> tuple[str, Outputs]:
+    """What this computer has that gives the values of the device's reference kernels; see `compare`."""
+    package = subject.manifest["package"].split()[0]
+    if package == interpreter_package():
+        return LITERT_REFERENCE, expected
+    if package == "tflite-runtime" and {o.name for o in subject.graph.operators} <= OLD_REFERENCE_IS_MICRO:
+        with contextlib.suppress(EdgeqError):
+            return SAME_C, generated_outputs(model, subject.manifest["name"], inputs)
+    return OTHER_REFERENCE, expected
 
 
 async def _operators(

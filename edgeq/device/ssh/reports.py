@@ -69,7 +69,8 @@ class Removal:
 class Configuration:
     """Times of one way to run the model: kernels and threads, in a process of its own.
 
-    kernels: `xnnpack` (the interpreter's default), `builtin` (without delegates), `edgetpu` or `generated-c`.
+    kernels: `xnnpack` (the interpreter's default; `default` where XNNPACK took no operator), `builtin` (without
+    delegates), `edgetpu` or `generated-c`.
     delegated: partitions that a delegate took over.
     """
 
