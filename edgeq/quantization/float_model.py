@@ -274,7 +274,10 @@ class Lowered:
 
             function = tf.function(serve, input_signature=self._specs)
             self._module.serve = function
-            tf.saved_model.save(self._module, str(directory), signatures={SIGNATURE: function.get_concrete_function()})
+            # Gradients are not needed, and that of swish captures what the frozen function has no longer.
+            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+            signatures = {SIGNATURE: function.get_concrete_function()}
+            tf.saved_model.save(self._module, str(directory), signatures=signatures, options=options)
         return tf.lite.TFLiteConverter.from_saved_model(str(directory), signature_keys=[SIGNATURE])
 
     def user_names(self, tflite: bytes) -> bytes:
