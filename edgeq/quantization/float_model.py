@@ -239,6 +239,7 @@ class Lowered:
         layers = list(model.keras_model._flatten_layers()) if model.keras_model is not None else []
         self.names = [layer.name for layer in layers]
         self._classes = [type(layer).__name__ for layer in layers]
+        self._folded = _folded_into(layers)
         self.origins = Origins()
         for i, layer in enumerate(layers):
             _rename(layer, f"zz{i}zz")
@@ -328,6 +329,10 @@ class Lowered:
                 found.append(name)
             layers[name] = tuple(dict.fromkeys(found))
         classes = {places.get(n, name): self._classes[n] for n, name in enumerate(self.names) if name}
+        for n, before in self._folded.items():
+            if n not in places and before in places:
+                own, other = self.names[n], places[before]
+                layers = {name: (*found, own) if other in found else found for name, found in layers.items()}
         return Origins(layers, classes)
 
     def layer_names(self, traced: str) -> str:
@@ -338,6 +343,19 @@ class Lowered:
             return "/".join(piece for piece in inner.split("/") if piece)
 
         return ";".join(words(part) for part in traced.split(";") if part)
+
+
+def _folded_into(layers: Sequence[Any]) -> dict[int, int]:
+    """BatchNormalization -> the layer it follows, by index: folding may leave nothing of its name."""
+    numbers = {id(layer): n for n, layer in enumerate(layers)}
+    found = {}
+    for n, layer in enumerate(layers):
+        nodes = getattr(layer, "_inbound_nodes", None)
+        if type(layer).__name__ == "BatchNormalization" and nodes and nodes[-1].input_tensors:
+            before = getattr(nodes[-1].input_tensors[0]._keras_history, "operation", None)
+            if id(before) in numbers:
+                found[n] = numbers[id(before)]
+    return found
 
 
 def _rename(layer: Any, name: str) -> None:

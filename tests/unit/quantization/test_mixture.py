@@ -1,0 +1,235 @@
+"""Schemes by layer: what was asked for is what the file holds, it computes what float computes, and it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import Wheel, build
+
+from edgeq.errors import ModelError, UsageError
+from edgeq.graph import Graph, TensorType, read, read_bytes
+from edgeq.measure import Measured
+from edgeq.quantization import layer_map
+from edgeq.quantization.calibration import Ranges, collect
+from edgeq.quantization.evaluation import outputs_of, quantize
+from edgeq.quantization.layer_map import Origins
+
+pytestmark = pytest.mark.tensorflow
+
+
+def _network() -> Any:
+    """A residual block, a nested model, a depthwise layer, a concatenation; BatchNormalization, ReLU, softmax."""
+    import keras
+
+    keras.utils.set_random_seed(4)
+    made = keras.layers
+    inner_input = keras.Input((8, 8, 8))
+    inner = keras.Model(inner_input, made.Conv2D(8, 1, activation="relu", name="squeeze")(inner_input), name="backbone")
+    inputs = keras.Input((8, 8, 3), name="picture")
+    z = made.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    z = made.ReLU(name="stem_relu")(made.BatchNormalization(name="stem_norm")(z))
+    branch = made.DepthwiseConv2D(3, padding="same", activation="relu", name="deep")(z)
+    z = made.Add(name="join")([inner(branch), z])
+    z = made.Concatenate(name="beside")([made.MaxPooling2D(name="pool")(z), made.AveragePooling2D(2, name="mean")(z)])
+    z = made.Dropout(0.5, name="drop")(made.Flatten(name="flat")(z))
+    return keras.Model(inputs, made.Dense(5, activation="softmax", name="head")(z))
+
+
+@dataclass(frozen=True)
+class Lowered:
+    tflite: bytes
+    graph: Graph
+    origins: Origins
+    ranges: Ranges
+    samples: list[list[np.ndarray]]
+    expected: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    pytest.importorskip("tensorflow")
+    from edgeq.quantization import float_model, tflite_converter
+
+    made = float_model.Lowered(float_model.from_keras(_network()))
+    tflite = tflite_converter.to_float32(made, tmp_path_factory.mktemp("lowered"))
+    graph = read_bytes(tflite)
+    x = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)
+    samples = [[v[None]] for v in x]
+    ranges = collect(tflite, graph, samples, histograms=False).ranges
+    return Lowered(tflite, graph, made.origins, ranges, samples, outputs_of(tflite, graph, [[v] for v in x])[0])
+
+
+def _mix(lowered: Lowered, default: str, patterns: dict[str, str], io: str | None, **options: Any) -> bytes:
+    from edgeq.quantization import mixture
+
+    schemes = mixture.assign(lowered.graph, lowered.origins, default, patterns)
+    result = mixture.quantize(
+        lowered.tflite,
+        lowered.graph,
+        schemes,
+        ranges=lowered.ranges,
+        samples=lowered.samples,
+        io=io,
+        **options,
+    )
+    mixture.require(read_bytes(result), lowered.graph, schemes)
+    return result
+
+
+def _found(lowered: Lowered, result: bytes) -> dict[str, tuple[str, ...]]:
+    told = layer_map.build(read_bytes(result), lowered.origins, sha256="", scheme="", granularity="")
+    return {layer.name: layer.schemes for layer in told.layers}
+
+
+@pytest.mark.parametrize(
+    ("default", "patterns", "io", "bound"),
+    [
+        ("int8", {}, "int8", 0.02),
+        ("int8", {"stem*": "int16x8"}, None, 0.02),
+        ("int8", {"stem": "int16x8", "head": "float32"}, "int8", 0.02),
+        ("int8", {"deep": "int16x8", "pool": "int16x8"}, "uint8", 0.02),
+        ("int16x8", {"backbone": "int8"}, "int16", 0.02),
+        ("float32", {"join": "int8", "head": "int16x8"}, "float32", 0.02),
+        ("float32", {"*": "float16"}, None, 0.001),
+        ("float16", {"squeeze": "int8", "beside": "int16x8"}, "int8", 0.02),
+    ],
+)
+def test_every_layer_has_its_scheme_and_the_model_its_function(
+    lowered: Lowered, default: str, patterns: dict[str, str], io: str | None, bound: float
+) -> None:
+    result = _mix(lowered, default, patterns, io)
+    graph = read_bytes(result)
+    error = outputs_of(result, graph, [[s[0][0]] for s in lowered.samples])[0] - lowered.expected
+    assert np.abs(error).mean() < bound
+    if io is not None:
+        assert {graph.tensor(t).type for t in (*graph.inputs, *graph.outputs)} == {TensorType[io.upper()]}
+    assert [graph.tensor(t).name for t in (*graph.inputs, *graph.outputs)] == ["picture", "head"]
+    found = _found(lowered, result)
+    for name, scheme in (("join", default), ("head", default), ("stem", default)):
+        matching = [s for p, s in patterns.items() if layer_map_matches(p, name)]
+        wanted = matching[-1] if matching else scheme
+        # Half precision is for weights; a layer without any computes in float32.
+        assert set(found[name]) <= ({wanted, "float32"} if wanted == "float16" else {wanted}), name
+
+
+def layer_map_matches(pattern: str, name: str) -> bool:
+    return pattern == name or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+
+
+def test_one_scheme_for_all_layers_is_what_the_converter_makes_of_the_whole(lowered: Lowered) -> None:
+    from edgeq.quantization import tflite_converter
+
+    whole = tflite_converter.quantize_int8(lowered.tflite, lowered.ranges, io="int8")
+    bare = [[s[0][0]] for s in lowered.samples]
+    mixed = _mix(lowered, "int8", {}, "int8")
+    np.testing.assert_array_equal(
+        outputs_of(mixed, read_bytes(mixed), bare)[0], outputs_of(whole, read_bytes(whole), bare)[0]
+    )
+
+
+def test_the_bytes_repeat(lowered: Lowered) -> None:
+    patterns = {"stem*": "int16x8", "head": "float16"}
+    assert _mix(lowered, "int8", patterns, "int8") == _mix(lowered, "int8", patterns, "int8")
+
+
+def test_generated_code_computes_a_mixture_as_the_wheel_does(lowered: Lowered, tmp_path: Path) -> None:
+    result = _mix(lowered, "int8", {"stem": "int16x8", "backbone": "int16x8"}, "int8")
+    graph = read_bytes(result)
+    assert sum(op.name == "QUANTIZE" for op in graph.operators) >= 3
+    host, wheel = build(graph, tmp_path), Wheel(result)
+    source = graph.tensor(graph.inputs[0])
+    for sample in lowered.samples[:6]:
+        codes = [quantize(sample[0], source)]
+        np.testing.assert_array_equal(host.run(codes)[0], wheel.run(codes)[0])
+
+
+def test_a_scale_covers_a_tensor_where_that_was_asked_for(lowered: Lowered) -> None:
+    per_channel, per_tensor = (
+        read_bytes(_mix(lowered, "int8", {"stem": "int16x8"}, "int8", per_channel=one)) for one in (True, False)
+    )
+    scales = [
+        {len(t.quantization.scale) for t in graph.tensors if t.is_constant and t.quantization is not None}
+        for graph in (per_channel, per_tensor)
+    ]
+    assert max(scales[0]) == 8
+    assert scales[1] == {1}
+
+
+def test_the_last_pattern_that_matches_holds_and_nested_models_have_paths(lowered: Lowered) -> None:
+    found = _found(lowered, _mix(lowered, "int8", {"*": "float32", "backbone/*": "int16x8", "head": "int8"}, None))
+    assert found["backbone/squeeze"] == ("int16x8",)
+    assert found["head"] == ("int8",)
+    assert found["stem"] == found["stem_norm"] == found["stem_relu"] == ("float32",)
+    assert found["drop"] == ()
+
+
+@pytest.mark.parametrize(
+    ("patterns", "code", "said"),
+    [
+        ({"sten": "int16x8"}, "layer-unknown", "stem"),
+        ({"drop": "int16x8"}, "layer-without-operator", "drop"),
+        ({"deep": "int4"}, "layer-without-int4", "deep"),
+    ],
+)
+def test_a_pattern_without_effect_is_an_error(lowered: Lowered, patterns: dict[str, str], code: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        _mix(lowered, "int8", patterns, "int8")
+    assert caught.value.code == code
+    assert said in f"{caught.value.what} {caught.value.try_}"
+
+
+def test_a_type_that_is_not_the_schemes_is_an_error(lowered: Lowered) -> None:
+    from edgeq.quantization import mixture
+
+    result = read_bytes(_mix(lowered, "int8", {}, "int8"))
+    asked = mixture.assign(lowered.graph, lowered.origins, "int8", {"deep": "int16x8"})
+    with pytest.raises(ModelError) as caught:
+        mixture.require(result, lowered.graph, asked)
+    assert caught.value.code == "scheme-not-kept"
+    assert "DEPTHWISE_CONV_2D" in caught.value.what
+
+
+def test_convert_mixes_four_eight_and_sixteen_bits(inline: Callable[..., Any], tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype(np.float32)
+    out = tmp_path / "mixed.tflite"
+    layers = {"stem": "int16x8", "head": "int4", "squeeze": "int4"}
+    report = inline(_network(), out, data=x, layers=layers, io="int8")
+    told = layer_map.read_beside(out, report.sha256)
+    assert told is not None
+    found = {layer.name: layer.schemes for layer in told.layers}
+    assert found["stem"] == ("int16x8",)
+    assert found["backbone/squeeze"] == ("int4",)
+    assert found["head"] == ("int4", "int8")  # softmax has no weights
+    assert found["deep"] == ("int8",)
+    assert {t.type.name for t in read(out).tensors if t.is_constant} >= {"INT4", "INT8", "INT32", "INT64"}
+    assert report.quality is not None
+    ratio = report.quality.outputs[0].sqnr_db
+    assert isinstance(ratio, Measured)
+    assert ratio.value > 15
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"layers": {"a": "int5"}}, "scheme-unknown"),
+        ({"layers": {"a": "dynamic"}}, "scheme-unknown"),
+        ({"layers": {"a": "int8"}, "scheme": "dynamic"}, "mixture-impossible"),
+        ({"granularity": "row"}, "granularity-unknown"),
+        ({"granularity": "tensor", "scheme": "float16"}, "granularity-without-meaning"),
+        ({"layers": {"a": "int8"}, "io": "int4"}, "io-unknown"),
+    ],
+)
+def test_schemes_that_cannot_be_are_refused_before_anything_is_read(
+    options: dict[str, Any], code: str, tmp_path: Path
+) -> None:
+    from edgeq.quantization import convert
+
+    with pytest.raises(UsageError) as caught:
+        convert(tmp_path / "absent.keras", tmp_path / "m.tflite", **options)
+    assert caught.value.code == code
+    assert caught.value.try_
