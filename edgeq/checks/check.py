@@ -14,6 +14,7 @@ from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
 from edgeq.codegen import passes
 from edgeq.codegen.plan import Plan, plan, unsupported
+from edgeq.codegen.step import Memo
 from edgeq.errors import ModelError
 from edgeq.graph.ir import Graph, Operator, Tensor
 from edgeq.measure import Quantity, Unknown
@@ -27,6 +28,7 @@ class Plans:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._plans: dict[tuple[frozenset[str], bool, str], Plan] = {}
+        self._memo: Memo = {}
 
     @cached_property
     def _prepared(self) -> Graph:
@@ -35,13 +37,13 @@ class Plans:
     @cached_property
     def unsupported(self) -> list[tuple[Operator, str, str]]:
         """Every operator that cannot be lowered, with reason and what to try."""
-        return unsupported(self._graph, prepared=self._prepared)
+        return unsupported(self._graph, prepared=self._prepared, memo=self._memo)
 
     def of(self, board: Board) -> Plan:
         """The plan for a board's kernels. ModelError where there is none."""
         key = self.key(board)
         if key not in self._plans:
-            self._plans[key] = plan(self._graph, board, prepared=self._prepared)
+            self._plans[key] = plan(self._graph, board, prepared=self._prepared, memo=self._memo)
         return self._plans[key]
 
     @staticmethod

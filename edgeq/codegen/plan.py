@@ -12,7 +12,7 @@ from edgeq.codegen import passes
 from edgeq.codegen.memory import Arena, Buffer, Rule, plan_arena
 from edgeq.codegen.registry import candidates
 from edgeq.codegen.select import select, smallest
-from edgeq.codegen.step import C_TYPES, Node, Optimize, Step, Target, Unsupported
+from edgeq.codegen.step import C_TYPES, Memo, Node, Optimize, Step, Target, Unsupported
 from edgeq.errors import ModelError, UsageError
 from edgeq.graph.ir import Graph, Operator
 
@@ -144,16 +144,19 @@ def _check_tensors(graph: Graph, operator: Operator) -> None:
             raise Unsupported(f"Its tensor {tensor.name} has a dynamic shape.", "Convert with fixed input shapes.")
 
 
-def _candidates(graph: Graph, operator: Operator, for_target: Target) -> list[Step]:
+def _candidates(graph: Graph, operator: Operator, for_target: Target, memo: Memo) -> list[Step]:
     _check_tensors(graph, operator)
     try:
-        return candidates(Node(graph, operator, for_target))
+        return candidates(Node(graph, operator, for_target, memo))
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise Unsupported(f"It is malformed: {error}.", "Convert the model again.") from error
 
 
-def unsupported(graph: Graph, *, prepared: Graph | None = None) -> list[tuple[Operator, str, str]]:
-    """Every operator that cannot be lowered: (operator, reason, what to try). `prepared` is passes.run(graph)."""
+def unsupported(
+    graph: Graph, *, prepared: Graph | None = None, memo: Memo | None = None
+) -> list[tuple[Operator, str, str]]:
+    """Every operator that cannot be lowered: (operator, reason, what to try). `prepared`, `memo`: see plan."""
+    memo = {} if memo is None else memo
     generic = target(None, "balanced")
     found = []
     prepared = prepared or passes.run(graph)
@@ -161,7 +164,7 @@ def unsupported(graph: Graph, *, prepared: Graph | None = None) -> list[tuple[Op
         if operator.name in passes.ALIASES:
             continue
         try:
-            _candidates(prepared, operator, generic)
+            _candidates(prepared, operator, generic, memo)
         except Unsupported as error:
             found.append((operator, error.reason, error.try_))
     return found
@@ -243,8 +246,11 @@ def plan(
     name: str | None = None,
     optimize: Optimize = "balanced",
     prepared: Graph | None = None,
+    memo: Memo | None = None,
 ) -> Plan:
     """Decide everything about the generated code. Pure. `prepared` is passes.run(graph), if the caller has it.
+
+    `memo`, of the same `prepared`, keeps for the next board what no board changes.
 
     ModelError `operator-not-supported` names the first operator that cannot be lowered, and how many there are.
     """
@@ -252,12 +258,13 @@ def plan(
         raise UsageError("bad-option", f"--optimize {optimize} is not known.", try_="speed, balanced, ram or flash")
     prepared = prepared or passes.run(graph)
     goal = target(board, optimize)
+    memo = {} if memo is None else memo
     listed: list[list[Step]] = []
     failures: list[tuple[Operator, Unsupported]] = []
     operators = tuple(op for op in prepared.operators if op.name not in passes.ALIASES)
     for operator in operators:
         try:
-            listed.append(_candidates(prepared, operator, goal))
+            listed.append(_candidates(prepared, operator, goal, memo))
         except Unsupported as error:
             failures.append((operator, error))
     if failures:

@@ -70,25 +70,34 @@ class Requantization:
         least = np.where((self.multiplier == 0)[:, None], np.where(high <= 0, self.low[:, None], never), least)
         return np.clip(least, self.low[:, None], never)
 
-    def agrees(self, short: Callable[[Ints], Ints]) -> NDArray[np.bool_]:
-        """Per channel: whether a monotone function equals the exact one on all of [low, high].
+    @cached_property
+    def points(self) -> Ints:
+        """Accumulators that decide whether a monotone function is the exact one: thresholds, those before them, ends.
 
-        The exact function never rises by more than 1: from one side of a step to the other it goes from k to k + 1.
+        A threshold that does not occur is replaced by the end next to it.
         """
         ends = np.stack([self.low, self.high], axis=1)
-        at_ends = self(ends)
         steps = np.concatenate([self.thresholds, self.thresholds - 1], axis=1)
+        return np.concatenate([np.clip(steps, ends[:, :1], ends[:, 1:]), ends], axis=1)
+
+    @cached_property
+    def expected(self) -> Ints:
+        """The exact results at `points`: the function never rises by more than 1, so at step k from k to k + 1."""
+        at_ends = self(self.points[:, -2:])
         results = np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)
-        expected = np.clip(np.concatenate([results, results - 1])[None, :], at_ends[:, :1], at_ends[:, 1:])
-        found = short(np.concatenate([np.clip(steps, ends[:, :1], ends[:, 1:]), ends], axis=1))
-        return np.asarray((found == np.concatenate([expected, at_ends], axis=1)).all(axis=1))
+        inside = np.clip(np.concatenate([results, results - 1])[None, :], at_ends[:, :1], at_ends[:, 1:])
+        return np.concatenate([inside, at_ends], axis=1)
+
+    def agrees(self, short: Callable[[Ints], Ints]) -> NDArray[np.bool_]:
+        """Per channel: whether a monotone function equals the exact one on all of [low, high]."""
+        return np.asarray((short(self.points) == self.expected).all(axis=1))
 
     def rows(self, channels: Ints) -> Requantization:
         """The same function of some of the channels."""
         columns = (self.multiplier, self.exponent, self.low, self.high)
         multiplier, exponent, low, high = (column[channels] for column in columns)
         part = Requantization(multiplier, exponent, self.zero_point, self.minimum, self.maximum, low, high)
-        part.__dict__["thresholds"] = self.thresholds[channels]
+        part.__dict__.update({name: getattr(self, name)[channels] for name in ("thresholds", "points", "expected")})
         return part
 
 

@@ -4,7 +4,8 @@
     def conv_2d(node: Node) -> Iterator[Step]:
         ...                      # raise Unsupported("why", "what to try") if it can never be lowered
 
-A portable lowering (in `lower/`) defines what is supported: its Unsupported is the user's error.
+A portable lowering (in `lower/`) defines what is supported: its Unsupported is the user's error. It does not look at
+the target: its Steps are made once for all.
 A variant (`@variant`) yields nothing where it does not apply (core, shape, proof) and never raises. Both yield Steps
 that compute the same bytes; `select.py` picks by `cost`, `code_bytes`, constants and layouts under the target's goal.
 
@@ -108,7 +109,7 @@ def candidates(node: Node) -> list[Step]:
     if name not in _portable:
         what = f"custom operator {node.operator.custom_code}" if node.operator.custom_code else name
         raise Unsupported(f"EdgeQ has no kernel for {what}.", "Write the layer with other operators, or remove it.")
-    steps = list(_portable[name](node))
+    steps = list(node.once("portable", lambda: tuple(_portable[name](node))))
     for function in _variants.get(name, ()):
         steps.extend(function(node))
     return steps

@@ -7,15 +7,20 @@ them by cost and by the layouts that neighbours agree on; `memory.py` gives ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.graph.ir import Graph, Operator, Tensor, TensorType
+
+_T = TypeVar("_T")
+
+Memo = dict[Hashable, Any]
+"""What the Nodes of one graph have worked out that no target changes; see Node.once."""
 
 Optimize = Literal["speed", "balanced", "ram", "flash"]
 
@@ -167,6 +172,15 @@ class Node:
     graph: Graph
     operator: Operator
     target: Target
+    memo: Memo = field(default_factory=dict)
+
+    def once(self, what: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made once for this operator and all targets whose Nodes share the memo."""
+        key = self.operator, what
+        if key not in self.memo:
+            self.memo[key] = make()
+        value: _T = self.memo[key]
+        return value
 
     @property
     def options(self) -> Mapping[str, Any]:

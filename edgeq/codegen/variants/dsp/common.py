@@ -53,6 +53,10 @@ def function(name: str, comment: str, lines: Iterable[str]) -> str:
 
 def requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
     """The exact function of a convolution-like operator with weights [channels, taps]; None where it shifts left."""
+    return node.once(("requantization", flat.shape), lambda: _requantization(node, constants, flat))
+
+
+def _requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
     source, result = node.input(0), node.output()
     if not accumulators_fit(flat, constants.bias, source) or bool((constants.shifts > 0).any()):
         return None

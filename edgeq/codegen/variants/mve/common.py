@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints, doubling_high_mul
-from edgeq.codegen.lower.common import activation_range, zero_point
-from edgeq.codegen.lower.convolution import Weights, accumulators_fit
-from edgeq.codegen.proofs import Requantization, accumulator_bounds
+from edgeq.codegen.lower.common import zero_point
+from edgeq.codegen.lower.convolution import Weights
+from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.step import Constant, Node, Source
-from edgeq.codegen.variants.dsp.common import function
+from edgeq.codegen.variants.dsp.common import function, requantization
 from edgeq.graph.ir import TensorType
 
 INT32_LIMIT = 2**31
@@ -121,22 +121,15 @@ class Tail:
         return 1.25 if self.signed else 0.75
 
 
-def exact_function(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
-    """TFLM's requantization of a layer with weights [channels, taps]; None where it shifts left."""
-    source = node.input(0)
-    if not accumulators_fit(flat, constants.bias, source) or bool((constants.shifts > 0).any()):
-        return None
-    low, high = accumulator_bounds(flat.astype(np.int64), constants.bias, zero_point(source))
-    minimum, maximum = activation_range(node, node.output())
-    return Requantization(
-        multiplier=constants.multipliers.astype(np.int64),
-        exponent=-constants.shifts.astype(np.int64),
-        zero_point=zero_point(node.output()),
-        minimum=minimum,
-        maximum=maximum,
-        low=low,
-        high=high,
-    )
+def tail_of(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Tail | None:
+    """The tail of a convolution-like operator with weights [channels, taps]; None where there is none."""
+
+    def make() -> Tail | None:
+        exact = requantization(node, constants, flat)
+        folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
+        return None if exact is None else tail(exact, folded)
+
+    return node.once(("mve tail", flat.shape), make)
 
 
 def tail(exact: Requantization, folded: Ints) -> Tail | None:

@@ -32,9 +32,8 @@ from edgeq.codegen.variants.mve.common import (
     arguments,
     assembly,
     driver,
-    exact_function,
     sources,
-    tail,
+    tail_of,
 )
 from edgeq.codegen.variants.mve.window import Window
 from edgeq.codegen.variants.mve.window import kernel as window_kernel
@@ -72,8 +71,7 @@ class Convolution:
             return None
         flat = constants.weights.reshape(channels, -1)
         zero = zero_point(node.input(0))
-        exact = exact_function(node, constants, flat)
-        end = None if exact is None else tail(exact, constants.bias - zero * flat.astype(np.int64).sum(axis=1))
+        end = tail_of(node, constants, flat)
         return None if end is None else Convolution(shape, constants.weights, zero, end)
 
     @property

@@ -34,9 +34,8 @@ from edgeq.codegen.variants.mve.common import (
     arguments,
     assembly,
     driver,
-    exact_function,
     sources,
-    tail,
+    tail_of,
 )
 
 _GROUP = 6
@@ -156,9 +155,8 @@ def _steps(node: Node, units: int, depth: int) -> Iterator[Step]:
         return
     batches = source.elements // depth
     flat = constants.weights.reshape(units, depth)
-    exact = exact_function(node, constants, flat)
     folded = constants.bias - zero * flat.astype(np.int64).sum(axis=1)
-    end = None if exact is None else tail(exact, folded)
+    end = tail_of(node, constants, flat)
     if end is None or result.elements != batches * units:
         return
     table = end.parameters

@@ -15,7 +15,7 @@ from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.step import Constant, Node, Unsupported
 from edgeq.codegen.variants.mve import depthwise, requantize
-from edgeq.codegen.variants.mve.common import ACCUMULATORS, SUMS, Kernel, Tail, applies, exact_function, tail
+from edgeq.codegen.variants.mve.common import ACCUMULATORS, SUMS, Kernel, Tail, applies, tail_of
 from edgeq.codegen.variants.mve.depthwise import FRONT, Filter
 
 
@@ -65,9 +65,8 @@ class Depthwise:
             return None
         by_channel = np.ascontiguousarray(constants.weights.reshape(filter_h, filter_w, channels).transpose(2, 0, 1))
         flat = by_channel.reshape(channels, -1)
-        exact = exact_function(node, constants, flat)
         zero = zero_point(node.input(0))
-        end = None if exact is None else tail(exact, constants.bias - zero * flat.astype(np.int64).sum(axis=1))
+        end = tail_of(node, constants, flat)
         if end is None:
             return None
         if f.rows:
@@ -186,4 +185,4 @@ def following_depthwise(node: Node) -> Node | None:
     after = operators[position + 1]
     if after.name != "DEPTHWISE_CONV_2D" or after.inputs[0] != between or node.following(between) != [after]:
         return None
-    return Node(node.graph, after, node.target)
+    return Node(node.graph, after, node.target, node.memo)

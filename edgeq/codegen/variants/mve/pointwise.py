@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Overlap, Step, Unsupported
@@ -32,9 +31,8 @@ from edgeq.codegen.variants.mve.common import (
     applies,
     arguments,
     driver,
-    exact_function,
     sources,
-    tail,
+    tail_of,
 )
 from edgeq.codegen.variants.mve.depthwise import FRONT
 from edgeq.codegen.variants.mve.planes import Depthwise, following_depthwise
@@ -71,9 +69,7 @@ class _Pointwise:
         if not one or not inside or filter_c != depth or not (depth == 8 or 16 <= depth <= 1024) or pixels < tile:
             return None
         flat = constants.weights.reshape(channels, depth)
-        exact = exact_function(node, constants, flat)
-        folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
-        end = None if exact is None else tail(exact, folded)
+        end = tail_of(node, constants, flat)
         if end is None:
             return None
         if depth == 8:

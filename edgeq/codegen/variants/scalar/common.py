@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.proofs import Requantization
@@ -112,10 +111,12 @@ class TwoProducts:
         return np.asarray(u * self.coarse[:, None] + fine, np.int64)
 
     def __call__(self, accumulator: Ints) -> Ints:
-        q = self.products(accumulator)
-        return np.asarray(
-            q + self.addend[:, None] + np.where(q < 0, self.negative[:, None], 0) >> self.shift[:, None], np.int64
-        )
+        return self.results(self.products(accumulator))
+
+    def results(self, q: Ints) -> Ints:
+        """From sums of products to results."""
+        total = q + self.addend[:, None] + np.where(q < 0, self.negative[:, None], 0)
+        return np.asarray(total >> self.shift[:, None], np.int64)
 
     def in_32_bits(self) -> bool:
         """Whether nothing on the way leaves int32; all terms are monotone, so the ends decide."""
@@ -150,25 +151,32 @@ def two_products(exact: Requantization) -> TwoProducts | None:
     nearest = (exact.multiplier << fine_bits) + (np.int64(1) << 30 + exact.exponent - _SHIFT)
     nearest = nearest >> np.clip(31 + exact.exponent - _SHIFT, 0, 62)  # the factor in units of 2^-(_SHIFT + fine_bits)
     zero = np.zeros(len(low), np.int64)
-    best = TwoProducts(fine_bits, drop, least, most, zero, zero, np.where(constant, first << _SHIFT, 0), zero, shift)
-    proven = constant.copy()
+    addend = np.where(constant, first << _SHIFT, 0)
+    best = TwoProducts(fine_bits, drop, least, most, zero.copy(), zero.copy(), addend, zero.copy(), shift)
+    left = np.flatnonzero(~constant)
     for more in _SLOPES:
-        factor = np.where(constant, 0, np.maximum(nearest + more, 0))
-        form = replace(best, coarse=factor >> fine_bits, fine=factor & (1 << fine_bits) - 1)
-        form = _with_addends(exact, form, constant)
-        fits = exact.agrees(form) & ~proven
-        columns = {name: np.where(fits, getattr(form, name), getattr(best, name)) for name in _SEARCHED}
-        best, proven = replace(best, **columns), proven | fits
-        if bool(proven.all()):
-            return best if best.in_32_bits() and bool(exact.agrees(best).all()) else None
+        part, factor = exact.rows(left), np.maximum(nearest[left] + more, 0)
+        ends = least[left], most[left], factor >> fine_bits, factor & (1 << fine_bits) - 1
+        form = TwoProducts(fine_bits, drop, *ends, zero[left], zero[left], shift[left])
+        sums = form.products(part.points)
+        form = _with_addends(part, form, sums)
+        fits = (form.results(sums) == part.expected).all(axis=1)
+        for name in _SEARCHED:
+            getattr(best, name)[left[fits]] = getattr(form, name)[fits]
+        left = left[~fits]
+        if not len(left):
+            return best if best.in_32_bits() else None
     return None
 
 
-def _with_addends(exact: Requantization, form: TwoProducts, constant: NDArray[np.bool_]) -> TwoProducts:
-    """The addends in the middle of what the thresholds allow: one interval for sums below zero, one for the others."""
+def _with_addends(exact: Requantization, form: TwoProducts, sums: Ints) -> TwoProducts:
+    """The addends in the middle of what the thresholds allow: one interval for sums below zero, one for the others.
+
+    sums: those of the products at the exact function's points.
+    """
     steps = exact.thresholds
     goal = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :] << _SHIFT
-    reached, missed = form.products(steps), form.products(steps - 1)
+    reached, missed = np.split(sums[:, :-2], 2, axis=1)
     is_reached, is_missed = steps <= exact.high[:, None], steps > exact.low[:, None]
     bounds = []
     for negative in (False, True):
@@ -177,8 +185,8 @@ def _with_addends(exact: Requantization, form: TwoProducts, constant: NDArray[np
         bounds.append((lower, upper))
     (lower, upper), (under, over) = bounds
     free, unused = (lower == -_FAR) & (upper == _FAR), (under == -_FAR) & (over == _FAR)
-    addend = np.where(constant, form.addend, np.where(free, _inside(under, over), _inside(lower, upper)))
-    below = np.where(constant | unused, addend, _inside(under, over))
+    addend = np.where(free, _inside(under, over), _inside(lower, upper))
+    below = np.where(unused, addend, _inside(under, over))
     return replace(form, addend=addend, negative=np.minimum(below - addend, 0))
 
 
