@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from edgeq.codegen.step import Node, Step, Unsupported
+from edgeq.graph.ir import TensorType
 
 Lowering = Callable[[Node], Iterable[Step]]
 
@@ -49,21 +50,25 @@ MODULES = (
     "edgeq.codegen.lower.reduction",
     "edgeq.codegen.lower.matrix",
     "edgeq.codegen.lower.choice",
+    "edgeq.codegen.lower.float32",
+    "edgeq.codegen.lower.float32_elementwise",
 )
 """Where lowerings and variants are registered."""
 
 _portable: dict[str, Lowering] = {}
+_float32: dict[str, Lowering] = {}
 _variants: dict[str, list[Lowering]] = {}
 
 
-def lowering(*operators: str) -> Callable[[Lowering], Lowering]:
-    """Register the portable lowering of operators; each has exactly one."""
+def lowering(*operators: str, float32: bool = False) -> Callable[[Lowering], Lowering]:
+    """Register the portable lowering of operators; each has exactly one, and one more for float32 if it has that."""
+    table = _float32 if float32 else _portable
 
     def register(function: Lowering) -> Lowering:
         for name in operators:
-            if name in _portable:
+            if name in table:
                 raise ValueError(f"{name} has two portable lowerings")
-            _portable[name] = function
+            table[name] = function
         return function
 
     return register
@@ -89,7 +94,7 @@ def load() -> None:
 def supported_operators() -> tuple[str, ...]:
     """Names of the operators that have a portable lowering, sorted."""
     load()
-    return tuple(sorted(_portable))
+    return tuple(sorted(_portable | _float32))
 
 
 def operators_with_variants(kind: str) -> frozenset[str]:
@@ -102,10 +107,23 @@ def operators_with_variants(kind: str) -> frozenset[str]:
     )
 
 
+def _computes_in_float32(node: Node) -> bool:
+    """Whether an activation of it is float32."""
+    tensors = [node.graph.tensors[i] for i in (*node.operator.inputs, *node.operator.outputs) if i >= 0]
+    return any(tensor.type is TensorType.FLOAT32 and not tensor.is_constant for tensor in tensors)
+
+
 def candidates(node: Node) -> list[Step]:
     """All Steps that can compute a Node, the portable ones first. Unsupported if there is none."""
     load()
     name = node.operator.name
+    if name in _float32 and _computes_in_float32(node):
+        if not node.target.fpu:
+            raise Unsupported(
+                f"It computes in float32, and the core {node.target.core} has no floating-point unit.",
+                "Convert the model to int8: `edgeq convert --scheme int8`.",
+            )
+        return list(_float32[name](node))
     if name not in _portable:
         what = f"custom operator {node.operator.custom_code}" if node.operator.custom_code else name
         raise Unsupported(f"EdgeQ has no kernel for {what}.", "Write the layer with other operators, or remove it.")

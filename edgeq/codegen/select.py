@@ -25,14 +25,21 @@ class Weights:
     ram: float
 
 
-_SLACK = 1.08
+_SLACKS = (1.04, 1.15)
 """How much larger than the smallest known an arena may be for the goal `ram`, if that is faster."""
+_RAM_EXPONENT = 2
+"""The goal `ram` pays one per cent of arena for two per cent of instructions."""
+
+_FLASH_SLACK = 1.06
+"""How much larger than the smallest known code and constants may be for the goal `flash`, if that is faster."""
+_FLASH_PRICES = (1e6, 3e4, 2e4, 1e4, 5e3, 3e3, 1e3, 300.0)
+"""Instructions for a byte of flash, dearest first: the trade-offs that the goal `flash` looks at."""
 
 WEIGHTS: dict[Optimize, Weights] = {
     "speed": Weights(flash=0.0, ram=0.01),
     "balanced": Weights(flash=8.0, ram=2.0),
     "ram": Weights(flash=8.0, ram=2.0),
-    "flash": Weights(flash=1e6, ram=2.0),
+    "flash": Weights(flash=_FLASH_PRICES[0], ram=2.0),
 }
 
 
@@ -62,12 +69,14 @@ def _advance(state: _State, step: Step, graph: Graph, dead: frozenset[int]) -> _
     return tuple(sorted((t, layout) for t, layout in layouts.items() if t not in dead))
 
 
-def select(graph: Graph, candidates: Sequence[Sequence[Step]], optimize: Optimize) -> tuple[Step, ...]:
+def select(
+    graph: Graph, candidates: Sequence[Sequence[Step]], optimize: Optimize, *, weights: Weights | None = None
+) -> tuple[Step, ...]:
     """The cheapest agreeing Steps in execution order; `candidates[i]` are those that start at operator i.
 
-    A portable candidate is NHWC on all sides, so a combination always exists.
+    A portable candidate is NHWC on all sides, so a combination always exists. `weights` are the goal's by default.
     """
-    weights = WEIGHTS[optimize]
+    weights = weights or WEIGHTS[optimize]
     last_use = {t: position for position, op in enumerate(graph.operators) for t in op.inputs}
     count = len(graph.operators)
     frontier: list[dict[_State, tuple[float, tuple[Step, ...], frozenset[str]]]] = [{} for _ in range(count + 1)]
@@ -91,20 +100,54 @@ def select(graph: Graph, candidates: Sequence[Sequence[Step]], optimize: Optimiz
     return min(frontier[count].values(), key=lambda entry: entry[0])[1]
 
 
+def leanest(graph: Graph, candidates: Sequence[Sequence[Step]]) -> tuple[Step, ...]:
+    """The fastest choice whose code and constants are within `_FLASH_SLACK` of the smallest: for the goal `flash`."""
+    choices = [
+        select(graph, candidates, "flash", weights=Weights(price, WEIGHTS["flash"].ram)) for price in _FLASH_PRICES
+    ]
+    limit = min(map(flash_bytes, choices)) * _FLASH_SLACK
+    return min((chosen for chosen in choices if flash_bytes(chosen) <= limit), key=cost)
+
+
+def flash_bytes(steps: Sequence[Step]) -> int:
+    """Estimated code, each kernel once, and constants of all steps."""
+    code = {_code(step): step.code_bytes for step in steps}
+    return sum(code.values()) + sum(step.constants_bytes for step in steps)
+
+
+def cost(steps: Sequence[Step]) -> float:
+    """Estimated instructions of all steps."""
+    return sum(step.cost for step in steps)
+
+
 def smallest(
     graph: Graph, candidates: Sequence[Sequence[Step]], arena_bytes: Callable[[Sequence[Step]], int]
 ) -> tuple[Step, ...]:
-    """A fast choice whose arena is within `_SLACK` of the smallest that is known: for the goal `ram`.
+    """A fast choice whose arena is close to the smallest that is known: for the goal `ram`.
 
-    Where the fast choice is not small enough, the layers that need most memory take their Steps of least scratch:
-    as few as it takes.
+    Of the choices within each of `_SLACKS`, the one that is best by instructions times arena^`_RAM_EXPONENT`.
     """
     thrifty = [_least_scratch(steps) for steps in candidates]
     fast, small = select(graph, candidates, "ram"), select(graph, thrifty, "ram")
     fast_bytes, small_bytes = arena_bytes(fast), arena_bytes(small)
-    limit = min(fast_bytes, small_bytes) * _SLACK
-    if fast_bytes <= limit:
-        return fast
+    least = min(fast_bytes, small_bytes)
+    choices = []
+    for limit in [least * slack for slack in _SLACKS]:
+        if fast_bytes <= limit:
+            choices.append(fast)
+            break
+        choices.append(_within(graph, candidates, thrifty, arena_bytes, limit))
+    return min(choices, key=lambda chosen: cost(chosen) * arena_bytes(chosen) ** _RAM_EXPONENT)
+
+
+def _within(
+    graph: Graph,
+    candidates: Sequence[Sequence[Step]],
+    thrifty: Sequence[Sequence[Step]],
+    arena_bytes: Callable[[Sequence[Step]], int],
+    limit: float,
+) -> tuple[Step, ...]:
+    """The layers that need most memory take their Steps of least scratch: as few as it takes for `limit` bytes."""
 
     def needs(position: int) -> int:
         operator = graph.operators[position]

@@ -50,11 +50,15 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What code is generated for: the core's gcc name, its features (`dsp`, `mve`, `fpu-sp`, ...), the goal."""
+    """What code is generated for: the core's gcc name, its features (`dsp`, `mve`, `fpu-sp`, ...), the goal.
+
+    fpu: whether the core computes in float32 by itself.
+    """
 
     core: str
     features: frozenset[str]
     optimize: Optimize
+    fpu: bool = True
 
 
 @dataclass(frozen=True, slots=True)

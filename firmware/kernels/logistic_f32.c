@@ -1,0 +1,8 @@
+#include "edgeq/float32.h"
+
+void edgeq_logistic_f32(const float *input, float *output, int32_t count) {
+    for (int32_t i = 0; i < count; i++) {
+        const float x = input[i];
+        output[i] = 1.0f / (1.0f + edgeq_exp(-x));
+    }
+}
