@@ -11,7 +11,7 @@ from edgeq.boards.profile import Board
 from edgeq.codegen import passes
 from edgeq.codegen.memory import Arena, Buffer, Rule, plan_arena
 from edgeq.codegen.registry import candidates
-from edgeq.codegen.select import leanest, select, smallest
+from edgeq.codegen.select import select, smallest
 from edgeq.codegen.step import C_TYPES, Memo, Node, Optimize, Step, Target, Unsupported
 from edgeq.errors import ModelError, UsageError
 from edgeq.graph.ir import Graph, Operator
@@ -117,7 +117,8 @@ def target(board: Board | None, optimize: Optimize) -> Target:
     """What to generate for; without a board, a core without extensions."""
     if board is None:
         return Target("generic", frozenset(), optimize)
-    return Target(board.core.name, frozenset(board.core.features), optimize)
+    fpu = board.core.architecture == "host" or bool({"fpu-sp", "fpu-dp"} & set(board.core.features))
+    return Target(board.core.name, frozenset(board.core.features), optimize, fpu)
 
 
 def _describe(graph: Graph, operator: Operator) -> str:
@@ -282,8 +283,6 @@ def plan(
     lowered = replace(prepared, operators=operators)
     if optimize == "ram":
         steps = smallest(lowered, listed, lambda chosen: _place(prepared, chosen)[0].size_bytes)
-    elif optimize == "flash":
-        steps = leanest(lowered, listed)
     else:
         steps = select(lowered, listed, optimize)
     arena, placed, addresses, scratch = _place(prepared, steps)
