@@ -11,7 +11,7 @@ from edgeq.boards.profile import Board
 from edgeq.codegen import passes
 from edgeq.codegen.memory import Arena, Buffer, Rule, plan_arena
 from edgeq.codegen.registry import candidates
-from edgeq.codegen.select import select, smallest
+from edgeq.codegen.select import leanest, select, smallest
 from edgeq.codegen.step import C_TYPES, Memo, Node, Optimize, Step, Target, Unsupported
 from edgeq.errors import ModelError, UsageError
 from edgeq.graph.ir import Graph, Operator
@@ -154,11 +154,14 @@ def _candidates(graph: Graph, operator: Operator, for_target: Target, memo: Memo
 
 
 def unsupported(
-    graph: Graph, *, prepared: Graph | None = None, memo: Memo | None = None
+    graph: Graph, *, board: Board | None = None, prepared: Graph | None = None, memo: Memo | None = None
 ) -> list[tuple[Operator, str, str]]:
-    """Every operator that cannot be lowered: (operator, reason, what to try). `prepared`, `memo`: see plan."""
+    """Every operator that cannot be lowered: (operator, reason, what to try). `prepared`, `memo`: see plan.
+
+    With a board, also those that its core does not compute (float32 without a floating-point unit).
+    """
     memo = {} if memo is None else memo
-    generic = target(None, "balanced")
+    generic = replace(target(board, "balanced"), features=frozenset())
     found = []
     prepared = prepared or passes.run(graph)
     for operator in prepared.operators:
@@ -283,6 +286,8 @@ def plan(
     lowered = replace(prepared, operators=operators)
     if optimize == "ram":
         steps = smallest(lowered, listed, lambda chosen: _place(prepared, chosen)[0].size_bytes)
+    elif optimize == "flash":
+        steps = leanest(lowered, listed)
     else:
         steps = select(lowered, listed, optimize)
     arena, placed, addresses, scratch = _place(prepared, steps)

@@ -123,7 +123,7 @@ def candidates(node: Node) -> list[Step]:
                 f"It computes in float32, and the core {node.target.core} has no floating-point unit.",
                 "Convert the model to int8: `edgeq convert --scheme int8`.",
             )
-        return list(_float32[name](node))
+        return list(node.once("float32", lambda: tuple(_float32[name](node))))
     if name not in _portable:
         what = f"custom operator {node.operator.custom_code}" if node.operator.custom_code else name
         raise Unsupported(f"EdgeQ has no kernel for {what}.", "Write the layer with other operators, or remove it.")
