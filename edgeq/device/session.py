@@ -321,7 +321,7 @@ class Session:
             case Status.OK:
                 return
             case Status.NO_SESSION:
-                raise self._reset_error(command)
+                raise self._reset_error(command, taken=reply.payload != bytes(4))
             case Status.MODEL_FAILED:
                 result = self._parse(RunResult.parse, reply)
                 raise DeviceError(
@@ -369,7 +369,7 @@ class Session:
 
     def _no_answer(self, command: Command, invalid: int, waited_s: float) -> DeviceError:
         if self._booted is not None and command != Command.HELLO:
-            return self._reset_error(command)
+            return self._reset_error(command, taken=False)
         if invalid:
             return LinkError(
                 "corrupted-frames",
@@ -392,8 +392,13 @@ class Session:
             ),
         )
 
-    def _reset_error(self, command: Command) -> DeviceError:
-        """Why the session is gone: asks the board itself, as far as it answers."""
+    def _reset_error(self, command: Command, *, taken: bool) -> DeviceError:
+        """Why the session is gone: asks the board itself, as far as it answers.
+
+        taken: another session may be open. After a loss of power boot_count is 1 again and tells nothing; but then no
+        session is open, and the BOOT event may have come.
+        """
+        taken = taken and self._booted is None
         before = self._hello
         where, try_ = self.transport.name, "Run the command again; check the board's power supply."
         try:
@@ -403,7 +408,7 @@ class Session:
             return DeviceError(
                 "board-reset", f"The board restarted during {command.name}.", where=where, why=error.what, try_=try_
             )
-        if before is not None and now.boot_count == before.boot_count:
+        if taken and before is not None and now.boot_count == before.boot_count:
             return LinkError(
                 "session-taken",
                 "Another program talks to this board.",

@@ -315,7 +315,7 @@ static void answer(edgeq_agent_t *agent) {
     } else if (agent->command == COMMAND_HELLO) {
         hello(agent, payload, length);
     } else if (agent->session != agent->open_session || agent->session == 0) {
-        edgeq_reply_status(agent, STATUS_NO_SESSION);
+        edgeq_reply_value(agent, STATUS_NO_SESSION, agent->open_session != 0);
     } else {
         in_session(agent, payload, length);
     }

@@ -134,9 +134,14 @@ def test_without_a_session_nothing_is_done(image: Image):
     with powered(image, load_board("host")) as link:
         link.receive()
         for request in (al.WRITE, al.READ, al.RUN, al.LAYERS, al.MEMORY, al.RESET, al.FAULT, 0x30):
-            assert link.ask(request).status == al.NO_SESSION
+            reply = link.ask(request)
+            assert (reply.status, reply.payload) == (al.NO_SESSION, bytes(4))
         link.session = 0
         assert link.ask(al.HELLO, bytes(4)).status == al.BAD_REQUEST
+        link.hello()
+        link.session += 1
+        reply = link.ask(al.MEMORY)
+        assert (reply.status, reply.payload) == (al.NO_SESSION, b"\1\0\0\0")
 
 
 def test_layers_sum_up_to_less_than_the_profiled_run(link: Link):

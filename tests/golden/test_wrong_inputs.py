@@ -19,7 +19,9 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from glitchy_board import glitchy_board
 
+from edgeq.device.frames import Command, Frame
 from edgeq.graph import Graph, Operator, Quantization, Tensor, TensorType, write_bytes
 
 KERAS_CONFIG = {
@@ -247,6 +249,26 @@ def test_wrong_model_on_the_board(place: Path) -> None:
     assert edgeq("flash", "small.tflite", "--board", "virtual-m4")[0] == 0
     error = refused("wrong-model", 3, "bench", "other.tflite", "--board", "virtual-m4")
     assert any("edgeq flash" in step for step in error["try"])
+
+
+@pytest.mark.parametrize("event", ["power", "power unheard"])
+def test_board_reset_in_mid_run(place: Path, event: str) -> None:
+    """The power fails while the model runs, and comes back; the BOOT event arrives, or is lost with the USB port."""
+    assert edgeq("flash", "small.tflite", "--board", "host")[0] == 0
+    met: list[str] = []
+
+    def glitch(_count: int, request: Frame) -> str | None:
+        if request.command == Command.RUN and not met:
+            met.append(event)
+            return event
+        return None
+
+    with glitchy_board(place / "state" / "boards" / "host" / "firmware.elf", glitch) as port:
+        error = refused("board-reset", 3, "bench", "small.tflite", "--board", "host", "--port", port)
+        assert met
+        assert "RUN" in error["what"]
+        assert any("power" in step for step in error["try"])
+        assert edgeq("bench", "small.tflite", "--board", "host", "--port", port)[0] == 0
 
 
 def test_output_not_writable(place: Path) -> None:
