@@ -50,6 +50,7 @@ MODULES = (
     "edgeq.codegen.lower.reduction",
     "edgeq.codegen.lower.matrix",
     "edgeq.codegen.lower.choice",
+    "edgeq.codegen.lower.indexing",
     "edgeq.codegen.lower.float32",
     "edgeq.codegen.lower.float32_elementwise",
 )

@@ -1,9 +1,12 @@
-"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN over constant axes."""
+"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD over constant axes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from fractions import Fraction
+from math import ceil, prod
+
+import numpy as np
 
 from edgeq.codegen.lower.common import (
     RANGE,
@@ -19,7 +22,7 @@ from edgeq.codegen.lower.common import (
     zero_point,
 )
 from edgeq.codegen.registry import lowering
-from edgeq.codegen.step import Fields, Node, Step, Struct, Unsupported
+from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
 from edgeq.graph.ir import TensorType
 
 RANK = 4
@@ -108,3 +111,42 @@ def reduce_extremum(node: Node) -> Iterator[Step]:
         raise Unsupported("Its input and output have different scales.", "Convert the model again.")
     kind = "max" if node.operator.name == "REDUCE_MAX" else "min"
     yield _step(node, f"reduce_{kind}_{SUFFIX[activation]}", "reduce_params", {**loops(node)})
+
+
+@lowering("REDUCE_PROD")
+def reduce_prod(node: Node) -> Iterator[Step]:
+    """The product, correctly rounded (TFLM has none): a 64-bit product is looked up among the limits of each result."""
+    source, result = node.input(0), node.output()
+    require(node, source, result, types=(TensorType.INT8,))
+    shape = loops(node)
+    count = prod(shape["reduced_size"])
+    steps = max(127 - zero_point(result), 128 + zero_point(result))
+    unit = Fraction(scale(source)) ** count / Fraction(scale(result))
+    limits = [ceil((number - Fraction(1, 2)) / unit) for number in range(1, steps + 1)]
+    most = 2**62 // 255
+    if limits[-1] > most and count > 7:
+        raise Unsupported("Its products may exceed 64 bits.", "Reduce in two layers.")
+    fields: Fields = {
+        **shape,
+        "input_offset": -zero_point(source),
+        "limits": steps,
+        "output_offset": zero_point(result),
+    }
+    call = f"edgeq_reduce_prod_s8(&{{params}}, {{t{source.index}}}, {{limits}}, {{t{result.index}}});"
+    yield Step(
+        operator=node.operator.index,
+        name="REDUCE_PROD",
+        kernel="reduce_prod_s8",
+        method="correctly rounded",
+        calls=(call,),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=(
+            Constant("limits", "int64_t", np.array([min(v, 2**62) for v in limits], np.int64)),
+            Struct("params", "reduce_prod_params", fields),
+        ),
+        sources=("reduce_prod_s8.c",),
+        headers=("reduction.h", "arithmetic.h"),
+        cost=source.elements * 15 + result.elements * 100,
+        code_bytes=300,
+    )

@@ -16,6 +16,11 @@ typedef struct {
     int32_t start, multiplier, shift, output_offset, act_min, act_max;
 } edgeq_sum_params;
 
+typedef struct {
+    EDGEQ_REDUCTION;
+    int32_t input_offset, limits, output_offset;
+} edgeq_reduce_prod_params;
+
 /* Step a loop of four dimensions; 0 at the end, where everything is 0 again. */
 static inline int edgeq_step(const int32_t size[4], const int32_t stride[4], int32_t index[4], int32_t *at) {
     for (int d = 3; d >= 0; d--) {
@@ -35,5 +40,10 @@ void edgeq_reduce_max_s8(const edgeq_reduce_params *p, const int8_t *input, int8
 void edgeq_reduce_max_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
 void edgeq_reduce_min_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
 void edgeq_reduce_min_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
+
+/* The product of the values without zero points. `limits` ascend: limits[i] is the smallest magnitude of a product that
+ * rounds to i + 1 steps of the output. */
+void edgeq_reduce_prod_s8(const edgeq_reduce_prod_params *p, const int8_t *input, const int64_t *limits,
+                          int8_t *output);
 
 #endif
