@@ -94,10 +94,27 @@ def binary_step(node: Node, kernel: str, params: Struct, headers: tuple[str, ...
 _HEADERS = ("elementwise.h", "arithmetic.h")
 
 
+def _integer_arithmetic(node: Node) -> Step:
+    """int32 without a scale, as token ids and shapes have it."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=(TensorType.INT32,))
+    name = node.options.get("fused_activation_function", "NONE")
+    bounds = {"NONE": (-(2**31), 2**31 - 1), "RELU": (0, 2**31 - 1), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}
+    if name not in bounds:
+        raise Unsupported(f"Its fused activation {name} is not supported.", "Use a separate activation layer.")
+    operation = ("ADD", "SUB", "MUL").index(node.operator.name)
+    low, high = bounds[name]
+    fields: Fields = {**_shape(a, b, result), "operation": operation, "act_min": low, "act_max": high}
+    return binary_step(node, "arithmetic_s32", Struct("params", "arithmetic_params", fields), ("elementwise.h",), 20)
+
+
 @lowering("ADD", "SUB")
 def add(node: Node) -> Iterator[Step]:
-    """Both inputs on a common scale with 20 bits (int16: 15) of headroom, then requantized."""
+    """Both inputs on a common scale with 20 bits (int16: 15) of headroom, then requantized; int32 as it is."""
     a, b, result = node.input(0), node.input(1), node.output()
+    if a.type is TensorType.INT32:
+        yield _integer_arithmetic(node)
+        return
     require(node, a, b, result, types=_QUANTIZED)
     activation = same_type(a, b, result)
     left = 20 if activation is TensorType.INT8 else 15
@@ -128,8 +145,11 @@ def add(node: Node) -> Iterator[Step]:
 
 @lowering("MUL", "SQUARED_DIFFERENCE")
 def mul(node: Node) -> Iterator[Step]:
-    """MUL: the product of both without zero points, requantized once."""
+    """MUL: the product of both without zero points, requantized once; int32 as it is."""
     a, b, result = node.input(0), node.input(1), node.output()
+    if node.operator.name == "MUL" and a.type is TensorType.INT32:
+        yield _integer_arithmetic(node)
+        return
     if node.operator.name == "SQUARED_DIFFERENCE":
         yield _squared_difference(node)
         return

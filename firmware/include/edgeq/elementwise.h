@@ -98,6 +98,14 @@ typedef struct {
 
 void edgeq_cumsum_s8(const edgeq_cumsum_params *p, const int8_t *input, int8_t *output);
 
+/* operation: 0 a + b, 1 a - b, 2 a * b, modulo 2^32, clamped. */
+typedef struct {
+    EDGEQ_BROADCAST;
+    int32_t operation, act_min, act_max;
+} edgeq_arithmetic_params;
+
+void edgeq_arithmetic_s32(const edgeq_arithmetic_params *p, const int32_t *a, const int32_t *b, int32_t *output);
+
 void edgeq_maximum_s8(const edgeq_broadcast *p, const int8_t *a, const int8_t *b, int8_t *output);
 void edgeq_maximum_s16(const edgeq_broadcast *p, const int16_t *a, const int16_t *b, int16_t *output);
 void edgeq_maximum_s32(const edgeq_broadcast *p, const int32_t *a, const int32_t *b, int32_t *output);

@@ -13,7 +13,7 @@ from bundles import Wheel, build
 from hypothesis import given
 from hypothesis import strategies as st
 from single import FLOAT32, INT8, INT32, T, model, outputs_of, same_as_wheel, values
-from test_operators import few, noise, pairs, scales, seeds, sizes, zeros
+from test_operators import activations, few, noise, pairs, scales, seeds, sizes, zeros
 
 from edgeq.graph import TensorType, write_bytes
 
@@ -136,6 +136,23 @@ def test_resize_bilinear(h: int, w: int, oh: int, ow: int, mode: int) -> None:
     options = {"align_corners": mode == 1, "half_pixel_centers": mode == 2}
     tensors = [T((1, h, w, 3), scale=0.1), ints([oh, ow])]
     same_as_wheel(model("RESIZE_BILINEAR", tensors, [T((1, oh, ow, 3), scale=0.1)], options, 3))
+
+
+@few
+@pytest.mark.parametrize("name", ["ADD", "SUB", "MUL"])
+@given(case=pairs(), activation=activations)
+def test_integers(name: str, case: Any, activation: str) -> None:
+    """int32 without a scale, the whole range of values (in MUL their product wraps)."""
+    tensors = [T(t.shape, INT32, data=t.data) for t in (*case[0], case[1])]
+    graph = model(name, tensors[:2], tensors[2:], {"fused_activation_function": activation})
+    expected = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply}[name]
+    bounds = {"RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}.get(activation, (None, None))
+    fed = iter(values(graph, 2))
+    operands = [np.asarray(t.data, np.int32) if t.data is not None else next(fed) for t in tensors[:2]]
+    exact = expected(*operands)
+    np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], exact if bounds[0] is None else exact.clip(*bounds))
+    if activation == "NONE":  # TFLM forgets the activation
+        same_as_wheel(graph, (2,))
 
 
 @few
