@@ -27,6 +27,11 @@ class BoardsReport:
     def ok(self) -> bool:
         return not self.failures and all(result.ok for result in self.results)
 
+    @property
+    def exit_status(self) -> int:
+        """The gravest failure's; without one 0, or 1 where a board's outputs differ."""
+        return max((error.exit_status for error in self.failures.values()), default=0 if self.ok else 1)
+
     def to_json(self) -> dict[str, object]:
         return {
             "ok": self.ok,

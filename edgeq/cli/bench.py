@@ -70,7 +70,7 @@ def bench(
             boards = api.bench_boards(model, board, data=data, runs=runs, progress=verb.line_progress)
             for result in boards.results if keep is not None else ():
                 keep_result(result.to_json(), kept(f"{keep}-{result.board}"))
-            verb.finish(boards.to_json(), lambda console: render_boards(console, boards), ok=boards.ok)
+            verb.finish(boards.to_json(), lambda console: render_boards(console, boards), status=boards.exit_status)
             return
         if host:
             from edgeq.report.ssh_text import render_hosts

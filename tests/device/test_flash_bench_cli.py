@@ -116,11 +116,23 @@ def test_several_boards_at_once(bundle: Path) -> None:
     assert all(result["comparison"]["bytes_differing"] == 0 for result in document["boards"])
     status, out, _ = run("bench", bundle, "--board", "host", "--board", "arduino-nano-33-ble-sense", "--json")
     document = json.loads(out)
-    assert status == 1
+    assert status == 3
     assert document["boards"][0]["board"] == "host"
     assert document["failures"]["arduino-nano-33-ble-sense"]["code"] == "port-missing"
     for wrong in (["--board", "host", "--board", "host"], ["--board", "host", "--board", "virtual-m4", "--port", "x"]):
         assert run("bench", bundle, *wrong)[0] == 2
+
+
+def test_a_board_that_differs_gives_exit_status_1(bundle: Path, tmp_path: Path) -> None:
+    """The board runs another program than the bundle's, although it claims the same model."""
+    source = SOURCE.replace("* 100000", "* 1").replace("(bytes[COMMAND])", "(0)").replace("^ 0x5A", "^ 0x5B")
+    wrong = write_tiny_bundle(tmp_path / "wrong", source=source)
+    assert run("flash", bundle, "--board", "virtual-m4")[0] == 0
+    assert run("flash", wrong, "--board", "host")[0] == 0
+    status, out, _ = run("bench", bundle, "--board", "host", "--board", "virtual-m4", "--json", "--runs", "2")
+    assert status == 1
+    assert [result["ok"] for result in json.loads(out)["boards"]] == [False, True]
+    assert run("flash", bundle, "--board", "host")[0] == 0
 
 
 def test_progress_names_the_board(bundle: Path) -> None:
