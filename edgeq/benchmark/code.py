@@ -82,6 +82,10 @@ def _bytes(count: int) -> Computed:
     return Computed(count, "bytes", "linked image")
 
 
+_MARKS = {"scalar": ("_armv6m", "_armv7m"), "dsp": ("_dsp",), "mve": ("_mve",)}
+"""What the names of a family's kernels contain."""
+
+
 def portable_kernels(layers: Sequence[Layer], board: Board) -> list[str]:
     """A sentence for each kind of layer with a portable kernel where EdgeQ has faster ones for the board's core."""
     from edgeq.codegen.registry import operators_with_variants
@@ -93,14 +97,14 @@ def portable_kernels(layers: Sequence[Layer], board: Board) -> list[str]:
     operators = {kind: operators_with_variants(kind) for kind in faster}
     found: dict[tuple[str, str, str], list[int]] = {}
     for layer in layers:
-        if any(f"_{kind}" in layer.kernel for kind in faster):
+        if any(mark in layer.kernel for kind in faster for mark in _MARKS[kind]):
             continue
         for kind in faster:
             if layer.name in operators[kind]:
                 found.setdefault((layer.name, layer.kernel, kind), []).append(layer.index)
                 break
     return [
-        f"Layer {', '.join(map(str, indices))} ({name}) fell back to the portable kernel {kernel}, although the core "
-        f"has {kind.upper()} and EdgeQ {kind.upper()} kernels for this operator: none fits this layer, or none pays."
+        f"Layer {', '.join(map(str, indices))} ({name}) fell back to the portable kernel {kernel}, although "
+        f"EdgeQ has {kind.upper()} kernels of this operator for the core: none fits this layer, or none pays."
         for (name, kernel, kind), indices in found.items()
     ]

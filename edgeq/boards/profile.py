@@ -111,8 +111,8 @@ class GeneratedC(_Table):
 
     kind: Literal["generated-c"]
     """This executor."""
-    kernels: Annotated[tuple[Literal["portable", "dsp", "mve"], ...], Field(min_length=1)]
-    """Kernel families that may be chosen; `portable` is always among them."""
+    kernels: Annotated[tuple[Literal["portable", "scalar", "dsp", "mve"], ...], Field(min_length=1)]
+    """Kernel families that may be chosen; `portable` is always among them; `scalar` is for Cortex-M0, M0+ and M3."""
 
     @model_validator(mode="after")
     def _portable(self) -> Self:
@@ -319,7 +319,9 @@ class Board(_Table):
         for executor in self.executors:
             if isinstance(executor, GeneratedC):
                 for kernels in executor.kernels:
-                    if kernels != "portable" and kernels not in self.core.features:
+                    if kernels == "scalar" and self.core.architecture not in ("armv6-m", "armv7-m"):
+                        raise ValueError("executors: 'scalar' kernels need an armv6-m or armv7-m core.")
+                    if kernels in ("dsp", "mve") and kernels not in self.core.features:
                         raise ValueError(f"executors: {kernels!r} kernels need the core's feature {kernels!r}.")
         if "litert-xnnpack" in kinds and self.core.architecture not in LINUX:
             raise ValueError("executors: LiteRT needs a core that runs Linux (aarch64 or armv7l).")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from edgeq.boards.profile import Board, EdgeTpu, EthosU, GeneratedC, LiteRt
+from edgeq.boards.profile import Board, EdgeTpu, EthosU, LiteRt
 from edgeq.checks import coral, coral_compiler, ethos, linux, speed
 from edgeq.checks.coral_compiler import CompilerResult
 from edgeq.checks.ethos import VelaResult
@@ -13,11 +13,13 @@ from edgeq.checks.findings import CheckReport, Finding, Placement, Use
 from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
 from edgeq.codegen import passes
-from edgeq.codegen.plan import Plan, plan, unsupported
-from edgeq.codegen.step import Memo
+from edgeq.codegen.plan import Plan, plan, target, unsupported
+from edgeq.codegen.step import Family, Memo
 from edgeq.errors import ModelError
 from edgeq.graph.ir import Graph, Operator, Tensor
 from edgeq.measure import Quantity, Unknown
+
+Refused = list[tuple[Operator, str, str]]
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -27,17 +29,20 @@ class Plans:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._plans: dict[tuple[frozenset[str], bool, str], Plan] = {}
+        self._plans: dict[tuple[Family, bool], Plan] = {}
+        self._unsupported: dict[bool, Refused] = {}
         self._memo: Memo = {}
 
     @cached_property
     def _prepared(self) -> Graph:
         return passes.run(self._graph)
 
-    @cached_property
-    def unsupported(self) -> list[tuple[Operator, str, str]]:
-        """Every operator that cannot be lowered, with reason and what to try."""
-        return unsupported(self._graph, prepared=self._prepared, memo=self._memo)
+    def unsupported(self, board: Board) -> Refused:
+        """Every operator that cannot be lowered for a board, with reason and what to try."""
+        fpu = self.key(board)[1]
+        if fpu not in self._unsupported:
+            self._unsupported[fpu] = unsupported(self._graph, board=board, prepared=self._prepared, memo=self._memo)
+        return self._unsupported[fpu]
 
     def of(self, board: Board) -> Plan:
         """The plan for a board's kernels. ModelError where there is none."""
@@ -47,12 +52,10 @@ class Plans:
         return self._plans[key]
 
     @staticmethod
-    def key(board: Board) -> tuple[frozenset[str], bool, str]:
-        """What a plan depends on of a board: extensions, whether it has an FPU, the architecture of plain cores."""
-        executor = board.executor("generated-c")
-        kernels = frozenset(executor.kernels if isinstance(executor, GeneratedC) else ())
-        architecture = "" if kernels - {"portable"} else board.core.architecture
-        return kernels, bool({"fpu-sp", "fpu-dp"} & set(board.core.features)), architecture
+    def key(board: Board) -> tuple[Family, bool]:
+        """What a plan depends on of a board: the core's family of kernels, and whether it computes in float32."""
+        goal = target(board, "balanced")
+        return goal.family, goal.fpu
 
 
 def check(
@@ -70,7 +73,7 @@ def check(
     on a board with an Ethos-U, `edge_tpu` what edgetpu_compiler said, on one with an Edge TPU.
     """
     plans = plans or Plans(graph)
-    findings = list(run_rules(Model(graph, board, plans.unsupported if board.executor("generated-c") else ())))
+    findings = list(run_rules(Model(graph, board, plans.unsupported(board) if board.executor("generated-c") else ())))
     placements: tuple[Placement, ...] = ()
     memory: tuple[Use, ...] = ()
     details: dict[str, Quantity] = {}

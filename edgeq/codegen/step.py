@@ -24,6 +24,8 @@ Memo = dict[Hashable, Any]
 
 Optimize = Literal["speed", "balanced", "ram", "flash"]
 
+Family = Literal["portable", "armv6m", "armv7m", "dsp", "mve"]
+
 Fields = dict[str, int | float | tuple[int, ...] | tuple[float, ...]]
 """A parameter structure's members by name."""
 
@@ -59,6 +61,17 @@ class Target:
     features: frozenset[str]
     optimize: Optimize
     fpu: bool = True
+
+    @property
+    def family(self) -> Family:
+        """Which variants the core has; `portable` where it has none."""
+        if "mve" in self.features:
+            return "mve"
+        if "dsp" in self.features:
+            return "dsp"
+        if self.core in ("cortex-m0", "cortex-m0plus", "cortex-m1"):
+            return "armv6m"
+        return "armv7m" if self.core == "cortex-m3" else "portable"
 
 
 @dataclass(frozen=True, slots=True)

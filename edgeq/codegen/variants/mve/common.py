@@ -44,7 +44,7 @@ __asm__(".arch_extension mve.fp");
 
 def applies(node: Node) -> bool:
     """Whether the core has MVE and the operator takes int8 in and out."""
-    return "mve" in node.target.features and all(t.type is TensorType.INT8 for t in (node.input(0), node.output()))
+    return node.target.family == "mve" and all(t.type is TensorType.INT8 for t in (node.input(0), node.output()))
 
 
 @dataclass(frozen=True, slots=True)

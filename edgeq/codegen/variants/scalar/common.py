@@ -15,9 +15,6 @@ from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.step import Node
 from edgeq.graph.ir import TensorType
 
-_ARMV6M = ("cortex-m0", "cortex-m0plus", "cortex-m1")
-_ARMV7M = ("cortex-m3",)
-
 _FAR = 1 << 61
 _SHIFT = 22
 """Fraction bits of a result of two products: 8 bits of result and their sign leave 22 in 32."""
@@ -31,11 +28,11 @@ _SEARCHED = ("coarse", "fine", "addend", "negative")
 def applies(node: Node) -> bool:
     """Whether the core is one of these and the operator takes int8 in and out."""
     plain = all(t.type is TensorType.INT8 for t in (node.input(0), node.output()))
-    return plain and node.target.core in (*_ARMV6M, *_ARMV7M)
+    return plain and node.target.family in ("armv6m", "armv7m")
 
 
 def is_armv6m(node: Node) -> bool:
-    return node.target.core in _ARMV6M
+    return node.target.family == "armv6m"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
