@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.graph import Graph, Operator, Tensor, TensorType, read_bytes
-from edgeq.interpreter import Interpreter
+from edgeq.interpreter import Interpreter, for_measuring
 from edgeq.quantization.evaluation import dequantize, quantize
 from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.weights import WEIGHTED
@@ -71,7 +71,7 @@ def analyse(
             pairs[code] = original.tensor(real)
     seen: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {i: [] for i in pairs}
     reference = Interpreter(float_tflite, preserve_all_tensors=True, reference=False)
-    device = Interpreter(result, preserve_all_tensors=True)
+    device = for_measuring(result, preserve_all_tensors=True)
     for sample in samples[:SAMPLES]:
         inputs = [quantized.tensor(i) for i in quantized.inputs]
         reference.run(

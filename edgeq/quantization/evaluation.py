@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.graph import Graph, Tensor, TensorType
-from edgeq.interpreter import Interpreter
+from edgeq.interpreter import Interpreter, for_measuring
 from edgeq.measure import Quantity, Unknown
 from edgeq.progress import Progress, silent
 from edgeq.quantization.report import OutputError, Quality, measured
@@ -42,7 +42,7 @@ def outputs_of(
     progress: Progress = silent,
 ) -> list[NDArray[Any]]:
     """Real outputs, one array (samples, ...) per output. A sample is one float array per input, without batch axis."""
-    interpreter = Interpreter(model, reference=reference)
+    interpreter = for_measuring(model) if reference else Interpreter(model, reference=False)
     inputs = [graph.tensor(i) for i in graph.inputs]
     outputs = [graph.tensor(i) for i in graph.outputs]
     results: list[list[NDArray[Any]]] = [[] for _ in outputs]
@@ -83,9 +83,8 @@ def compare(
     """Quality of `actual` outputs against the float model's `expected` ones, arrays (samples, ...) per output."""
     count = len(expected[0])
     basis = f"TFLite reference kernels, {count} samples, {measured_on}"
-    ending = {op.outputs[0]: op.name for op in graph.operators if op.outputs}
-    probability = _last_computation(graph, ending, graph.outputs[0]) == "LOGISTIC"
-    one = len(expected) == 1 and not _is_reconstruction(graph)
+    probability = is_probability(graph)
+    one = may_be_classes(graph)
     chosen_float = classes(expected[0], probability) if one else None
     chosen = classes(actual[0], probability) if one else None
     agreement: Quantity = Unknown("the outputs are not classes")
@@ -102,8 +101,16 @@ def compare(
     return Quality(count, measured_on, accuracy_float, accuracy, agreement, errors)
 
 
-def _is_reconstruction(graph: Graph) -> bool:
-    return {graph.tensor(i).shape for i in graph.inputs} == {graph.tensor(i).shape for i in graph.outputs}
+def is_probability(graph: Graph) -> bool:
+    """Whether the first output is that of a sigmoid."""
+    ending = {op.outputs[0]: op.name for op in graph.operators if op.outputs}
+    return _last_computation(graph, ending, graph.outputs[0]) == "LOGISTIC"
+
+
+def may_be_classes(graph: Graph) -> bool:
+    """Whether there is one output and it does not have the inputs' shape, as a reconstruction has."""
+    shapes = [{graph.tensor(i).shape for i in ends} for ends in (graph.inputs, graph.outputs)]
+    return len(graph.outputs) == 1 and shapes[0] != shapes[1]
 
 
 def _last_computation(graph: Graph, ending: dict[int, str], tensor: int) -> str:
