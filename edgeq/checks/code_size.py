@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from edgeq.codegen.step import Step
@@ -74,6 +74,7 @@ def code_bytes(steps: tuple[Step, ...], core: str) -> tuple[float, str]:
     return total, "kernels as gcc compiles them" if known else "kernels as gcc compiles them for a Cortex-M3"
 
 
+@lru_cache(maxsize=1024)
 def emitted_bytes(text: str) -> float:
     """Bytes of one emitted source: its assembly's instructions and its C functions."""
     assembly: list[str] = []

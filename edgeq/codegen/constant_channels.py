@@ -96,7 +96,7 @@ def _exact(node: Node, interval: Interval) -> Interval | None:
     low, high = (
         np.repeat(v[:, None], flat.shape[1], 1) if depthwise else np.tile(v, flat.shape[1]) for v in (low, high)
     )
-    bounds = accumulator_bounds(flat.reshape(channels, -1).astype(np.int64), constants.bias, zero, low, high)
+    bounds = accumulator_bounds(flat.reshape(channels, -1), constants.bias, zero, low, high)
     exact = Requantization(
         constants.multipliers.astype(np.int64),
         -constants.shifts.astype(np.int64),

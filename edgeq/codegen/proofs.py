@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,15 +103,33 @@ class Requantization:
 
 
 def accumulator_bounds(
-    weights: Ints, bias: Ints, input_zero_point: int, input_low: Ints | int = -128, input_high: Ints | int = 127
+    weights: NDArray[np.integer[Any]],
+    bias: Ints,
+    input_zero_point: int,
+    input_low: Ints | int = -128,
+    input_high: Ints | int = 127,
 ) -> tuple[Ints, Ints]:
     """Least and greatest accumulator per channel: bias + sum(w * (x - zero_point)), x anywhere in its interval.
 
-    weights: (channels, taps). The zero point must lie in the interval where the input may be padded.
+    weights: (channels, taps); the interval's ends: a number, one for each tap, or one for each weight. The zero point
+    must lie in the interval where the input may be padded.
     """
-    low = weights * (np.asarray(input_low, np.int64) - input_zero_point)
-    high = weights * (np.asarray(input_high, np.int64) - input_zero_point)
-    return bias + np.minimum(low, high).sum(axis=1), bias + np.maximum(low, high).sum(axis=1)
+    positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
+    least, most = (
+        np.asarray(input_low, np.int64) - input_zero_point,
+        np.asarray(input_high, np.int64) - input_zero_point,
+    )
+    low = _weighted(positive, least) + _weighted(negative, most)
+    return bias + low, bias + _weighted(positive, most) + _weighted(negative, least)
+
+
+def _weighted(weights: NDArray[np.integer[Any]], factors: Ints) -> Ints:
+    """sum(w * factor) per channel."""
+    if factors.ndim == 0:
+        return np.asarray(weights.sum(axis=1, dtype=np.int64) * factors)
+    if factors.ndim == 1:  # products of 17 bits: their sums are exact in double precision
+        return np.asarray(weights.astype(np.float64) @ factors.astype(np.float64)).astype(np.int64)
+    return np.asarray((weights * factors).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

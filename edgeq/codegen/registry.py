@@ -15,6 +15,7 @@ Modules are found by import: add the name of a new one to MODULES.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 
 from edgeq.codegen.step import Node, Step, Unsupported
@@ -86,8 +87,9 @@ def variant(*operators: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
+@cache
 def load() -> None:
-    """Import the modules that register lowerings; cheap when repeated."""
+    """Import the modules that register lowerings."""
     for module in MODULES:
         import_module(module)
 

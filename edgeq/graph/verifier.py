@@ -22,7 +22,7 @@ def _tensor_faults(tensor: Tensor) -> Iterator[str]:
     q = tensor.quantization
     if q is None:
         return
-    if any(not math.isfinite(s) or s < 0 for s in q.scale):
+    if not math.isfinite(sum(q.scale)) or min(q.scale, default=0.0) < 0:
         yield f"{where} has a scale that is not a finite number >= 0"
     if len(q.scale) > 1 and not (
         0 <= q.quantized_dimension < len(tensor.shape) and len(q.scale) == tensor.shape[q.quantized_dimension]

@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from edgeq import __version__
 from edgeq.boards.profile import Board
 from edgeq.errors import AnswerNo, EdgeqError, ToolError
@@ -149,6 +147,8 @@ def _link_flags(recipe: _Recipe, scratch: Path) -> tuple[str, ...]:
 
 def model_source(manifest: Manifest, board: Board) -> str:
     """The C file that binds a bundle to the agent: it defines `edgeq_model` (firmware/agent/agent.h)."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(loader=PackageLoader("edgeq.toolchain"), undefined=StrictUndefined, autoescape=False)
     if manifest.options.agent == "mlperf":
         require_mlperf_model(manifest)

@@ -60,7 +60,7 @@ def _requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> R
     source, result = node.input(0), node.output()
     if not accumulators_fit(flat, constants.bias, source) or bool((constants.shifts > 0).any()):
         return None
-    low, high = accumulator_bounds(flat.astype(np.int64), constants.bias, zero_point(source))
+    low, high = accumulator_bounds(flat, constants.bias, zero_point(source))
     minimum, maximum = activation_range(node, result)
     return Requantization(
         multiplier=constants.multipliers.astype(np.int64),
