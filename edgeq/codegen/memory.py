@@ -1,8 +1,9 @@
 """The arena: every buffer gets an offset so that buffers alive at the same time do not share bytes they must not.
 
-A buffer lives over the steps [first, last]. Two that live at once are disjoint, except where a kernel allows its
-output to overlap its input (`Rule`). Several greedy orders are tried, then branch and bound (`placement.py`). The lower
-bound is the largest sum of sizes alive at one step, less what may be shared, or what an exhausted search has proven.
+A buffer lives over the steps [first, last], parts of it maybe shorter. Two that live at once are disjoint, except where
+a kernel allows its output to overlap its input, or where their parts do not live at once (`Rule`). Several greedy
+orders are tried, then branch and bound (`placement.py`). The lower bound is the largest sum alive at one step, less
+what may be shared, or what an exhausted search has proven.
 """
 
 from __future__ import annotations
@@ -21,23 +22,52 @@ SEARCHED_CONFLICTS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Buffer:
-    """A piece of the arena: `size_bytes` over steps first..last (inclusive). `name` is for tables and pictures."""
+class Part:
+    """Bytes start..end of a buffer that live over steps first..last (inclusive)."""
 
-    name: str
-    size_bytes: int
+    start: int
+    end: int
     first: int
     last: int
 
 
 @dataclass(frozen=True, slots=True)
+class Buffer:
+    """A piece of the arena: `size_bytes` over steps first..last (inclusive). `name` is for tables and pictures.
+
+    parts: where some bytes live shorter than the whole, what lives when; disjoint, in ascending order.
+    """
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Part, ...]:
+        """The parts; of a buffer that lives and dies as one, itself."""
+        return self.parts or (Part(0, self.size_bytes, self.first, self.last),)
+
+    def alive_bytes(self, step: int) -> int:
+        """Bytes that are needed during a step, in whole multiples of the alignment if it is not cut into parts."""
+        if self.parts:
+            return sum(part.end - part.start for part in self.parts if part.first <= step <= part.last)
+        return aligned(self.size_bytes) if self.first <= step <= self.last else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """Buffer `output` may overlap buffer `input` where output offset <= input offset - before_bytes (exact: ==)."""
+    """Buffer `output` may overlap buffer `input` where output offset <= input offset - before_bytes (exact: ==).
+
+    separate: the overlap follows from the lives of their parts; no byte is shared by both at any one step.
+    """
 
     input: int
     output: int
     before_bytes: int
     exact: bool = False
+    separate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +96,7 @@ class _Problem:
         self.sizes = [aligned(b.size_bytes) for b in buffers]
         self.rules: dict[tuple[int, int], int] = {(r.input, r.output): r.before_bytes for r in rules}
         self.exact = {(r.input, r.output) for r in rules if r.exact}
+        self.separate = {(r.input, r.output) for r in rules if r.separate}
         self.conflicts: list[list[int]] = [
             [j for j, b in enumerate(buffers) if j != i and a.first <= b.last and b.first <= a.last]
             for i, a in enumerate(buffers)
@@ -106,7 +137,7 @@ class _Problem:
 
     def shared(self, i: int, j: int) -> int:
         """Bytes that output i and input j may share at most: the output lies at the input's start or before."""
-        if (j, i) not in self.rules:
+        if (j, i) not in self.rules or (j, i) in self.separate:
             return 0
         return max(0, min(self.sizes[i] - max(0, self.rules[j, i]), self.sizes[j]))
 
@@ -115,9 +146,9 @@ class _Problem:
         last = max((b.last for b in self.buffers), default=0)
         bound = 0
         for step in range(-1, last + 1):
-            alive = [i for i, b in enumerate(self.buffers) if b.first <= step <= b.last]
-            saved = sum(min(self.sizes[i], sum(self.shared(i, j) for j in alive)) for i in alive)
-            bound = max(bound, sum(self.sizes[i] for i in alive) - saved)
+            alive = {i: bytes_ for i, b in enumerate(self.buffers) if (bytes_ := b.alive_bytes(step))}
+            saved = sum(min(bytes_, sum(self.shared(i, j) for j in alive)) for i, bytes_ in alive.items())
+            bound = max(bound, sum(alive.values()) - saved)
         return bound
 
 

@@ -14,9 +14,6 @@ from edgeq.codegen.state import resolve_variables
 from edgeq.codegen.step import Unsupported
 from edgeq.graph.ir import Graph, Operator, TensorType
 
-ALIASES = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
-"""Operators that only rename memory: they produce no code."""
-
 Pass = Callable[[Graph], Graph]
 
 

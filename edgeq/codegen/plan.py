@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from edgeq import __version__
 from edgeq.boards.profile import Board
 from edgeq.codegen import passes
-from edgeq.codegen.memory import Arena, Buffer, Rule, plan_arena
+from edgeq.codegen.buffers import Placed, is_view, place
+from edgeq.codegen.memory import Arena
 from edgeq.codegen.registry import candidates
 from edgeq.codegen.select import leanest, select, smallest
 from edgeq.codegen.step import C_TYPES, Memo, Node, Optimize, Step, Target, Unsupported
@@ -57,18 +58,6 @@ _C_KEYWORDS = frozenset(
         "while",
     }
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """A buffer of the arena: tensors that share it (aliases), or a step's scratch. Step -1 is the caller."""
-
-    name: str
-    tensors: tuple[int, ...]
-    offset: int
-    size_bytes: int
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +154,7 @@ def unsupported(
     found = []
     prepared = prepared or passes.run(graph)
     for operator in prepared.operators:
-        if operator.name in passes.ALIASES:
+        if is_view(operator):
             continue
         try:
             _candidates(prepared, operator, generic, memo)
@@ -174,73 +163,10 @@ def unsupported(
     return found
 
 
-def _roots(graph: Graph) -> dict[int, int]:
-    """Tensor -> the tensor whose memory it shares: RESHAPE and the like have no code, only another name."""
-    root = {t.index: t.index for t in graph.tensors}
-    for operator in graph.operators:
-        if operator.name in passes.ALIASES:
-            root[operator.outputs[0]] = root[operator.inputs[0]]
-    return root
-
-
-def _buffers(
-    graph: Graph, steps: Sequence[Step], root: Mapping[int, int]
-) -> tuple[list[tuple[Buffer, tuple[int, ...]]], list[Rule], dict[int, int]]:
-    """Buffers with their tensors, overlap rules, and step -> index of its scratch buffer."""
-    end = len(steps)
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    size: dict[int, int] = {}
-
-    def touch(tensor: int, step: int, bytes_: int) -> None:
-        base = root[tensor]
-        first[base] = min(first.get(base, step), step)
-        last[base] = max(last.get(base, step), step)
-        size[base] = max(size.get(base, 0), bytes_)
-
-    for tensor in graph.inputs:
-        touch(tensor, -1, graph.tensors[tensor].size_bytes)
-    for index, step in enumerate(steps):
-        for tensor in (*step.inputs, *step.outputs):
-            touch(tensor, index, step.layout(tensor).size_bytes or graph.tensors[tensor].size_bytes)
-    for tensor in graph.outputs:
-        touch(tensor, end, graph.tensors[tensor].size_bytes)
-    for t in graph.tensors:
-        if t.is_variable and root[t.index] in first:
-            touch(t.index, -1, t.size_bytes)
-            touch(t.index, end, t.size_bytes)
-    bases = sorted(first, key=lambda base: (first[base], base))
-    members: dict[int, list[int]] = {base: [] for base in bases}
-    for tensor, base in root.items():
-        if base in members:
-            members[base].append(tensor)
-    position = {base: i for i, base in enumerate(bases)}
-    found = [
-        (Buffer(graph.tensors[base].name, size[base], first[base], last[base]), tuple(members[base])) for base in bases
-    ]
-    rules = []
-    scratch: dict[int, int] = {}
-    for index, step in enumerate(steps):
-        for overlap in step.overlaps:
-            source, result = root[overlap.input], root[overlap.output]
-            if last[source] == index and first[result] == index and source != result:
-                rules.append(Rule(position[source], position[result], overlap.before_bytes, overlap.exact))
-        if step.scratch_bytes:
-            scratch[index] = len(found)
-            found.append((Buffer(f"scratch of {step.name} {index}", step.scratch_bytes, index, index), ()))
-    return found, rules, scratch
-
-
-def _place(graph: Graph, steps: Sequence[Step]) -> tuple[Arena, tuple[Placed, ...], dict[int, int], dict[int, int]]:
-    root = _roots(graph)
-    found, rules, scratch = _buffers(graph, steps, root)
-    arena = plan_arena([b for b, _ in found], rules)
-    placed = tuple(
-        Placed(b.name, tensors, offset, b.size_bytes, b.first, b.last)
-        for (b, tensors), offset in zip(found, arena.offsets, strict=True)
-    )
-    addresses = {tensor: p.offset for p in placed for tensor in p.tensors}
-    return arena, placed, addresses, {step: arena.offsets[i] for step, i in scratch.items()}
+def _compile_options(steps: Sequence[Step], optimize: Optimize) -> tuple[str, ...]:
+    """What the bundle's CMakeLists.txt sets. Float kernels round every product: no fused multiply-add."""
+    rounded = ("-ffp-contract=off",) if any(source.endswith("_f32.c") for s in steps for source in s.sources) else ()
+    return ("-std=c99", "-Os" if optimize == "flash" else "-O2", *rounded)
 
 
 def plan(
@@ -265,7 +191,7 @@ def plan(
     memo = {} if memo is None else memo
     listed: list[list[Step]] = []
     failures: list[tuple[Operator, Unsupported]] = []
-    operators = tuple(op for op in prepared.operators if op.name not in passes.ALIASES)
+    operators = tuple(op for op in prepared.operators if not is_view(op))
     for operator in operators:
         try:
             listed.append(_candidates(prepared, operator, goal, memo))
@@ -285,18 +211,18 @@ def plan(
         )
     lowered = replace(prepared, operators=operators)
     if optimize == "ram":
-        steps = smallest(lowered, listed, lambda chosen: _place(prepared, chosen)[0].size_bytes)
+        steps = smallest(lowered, listed, lambda chosen: place(prepared, chosen)[0].size_bytes)
     elif optimize == "flash":
         steps = leanest(lowered, listed)
     else:
         steps = select(lowered, listed, optimize)
-    arena, placed, addresses, scratch = _place(prepared, steps)
+    arena, placed, addresses, scratch = place(prepared, steps)
     return Plan(
         name=c_name(name or graph.name or "model"),
         source=graph,
         graph=prepared,
         board=board.id,
-        compile_options=("-std=c99", "-Os" if optimize == "flash" else "-O2"),
+        compile_options=_compile_options(steps, optimize),
         optimize=optimize,
         tool_version=__version__,
         steps=steps,
