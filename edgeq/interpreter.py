@@ -82,20 +82,29 @@ class Interpreter:
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(
-                "interpreter-refuses-model",
-                f"{self.package} cannot run this model.",
-                why=str(error).strip().splitlines()[0] if str(error).strip() else None,
-                try_="Check the model's operators: edgeq check MODEL.tflite --board host",
-            ) from error
+            raise self._refused(error) from error
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
 
+    def _refused(self, error: Exception) -> ModelError:
+        return ModelError(
+            "interpreter-refuses-model",
+            f"{self.package} cannot run this model.",
+            why=str(error).strip().splitlines()[0] if str(error).strip() else None,
+            try_="Check the model's operators: edgeq check MODEL.tflite --board host",
+        )
+
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Outputs for one set of inputs, each of its tensor's exact type and shape."""
+        """Outputs for one set of inputs, each of its tensor's exact type and shape.
+
+        ModelError where a kernel says only now that it does not take its tensors' types.
+        """
         for details, value in zip(self._inputs, inputs, strict=True):
             self._interpreter.set_tensor(details["index"], np.ascontiguousarray(value))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise self._refused(error) from error
         return [self._interpreter.get_tensor(d["index"]) for d in self._outputs]
 
     def tensor(self, index: int) -> NDArray[Any]:
