@@ -139,8 +139,8 @@ def _explanation(pair: tuple[str, str], differing: int, exact: bool) -> str:
     if kernels == "generated-c":
         return "Generated C computes as TensorFlow Lite Micro does, whose kernels round some operators otherwise."
     return (
-        "XNNPACK and the Edge TPU round otherwise than the reference kernels: single steps per operator, which a "
-        "softmax can widen to tens of steps. Accuracy tells whether it matters."
+        "XNNPACK, the optimized kernels and the Edge TPU round otherwise than the reference kernels: single steps per "
+        "operator, which a softmax can widen to tens of steps. Accuracy tells whether it matters."
     )
 
 

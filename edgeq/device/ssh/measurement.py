@@ -59,8 +59,8 @@ SLOWEST_S = 5.0
 BATCH_BYTES = 1 << 20
 MOST_THREADS = 8
 RANDOM_SAMPLES = 8
-COMPARED_SAMPLES = 100
-"""Reference kernels are slow on a Raspberry Pi: this many inputs tell whether values differ."""
+COMPARED_SAMPLES, COMPARED_LABELLED = 100, 1000
+"""Reference kernels are slow on a Raspberry Pi: this many inputs tell whether values differ, or accuracies do."""
 PREFIX_RUNS = 50
 PREFIXES_BYTES = 64 << 20
 """More is not sent for the sake of operator times."""
@@ -116,8 +116,9 @@ async def bench(host: Host, request: Request, progress: Progress) -> RemoteBench
         for done, way in enumerate(ways):
             progress(f"{host.text}: timing", done, len(ways))
             configurations.append(await _configuration(subject, way, samples, request.runs))
-        comparisons, on_device = await _outputs(subject, ways[0], samples, request, progress)
-        operators = await _operators(subject, ways[0], samples, request, progress)
+        default = {**ways[0], "called": configurations[0].kernels}
+        comparisons, on_device = await _outputs(subject, default, samples, request, progress)
+        operators = await _operators(subject, default, samples, request, progress)
         after = await _health(subject)
         edge_tpu = configurations[0].edge_tpu
         original = None if request.model is None else read_bytes(request.model)
@@ -177,7 +178,7 @@ def _ways(subject: _Subject) -> list[dict[str, Any]]:
 def _load_options(way: Mapping[str, Any]) -> dict[str, Any]:
     if way["kernels"] == "edgetpu":
         return {"delegate": "edgetpu"}
-    return {} if way["kernels"] == "generated-c" else dict(way)
+    return {} if way["kernels"] == "generated-c" else {name: way[name] for name in ("kernels", "threads")}
 
 
 async def _configuration(subject: _Subject, way: Mapping[str, Any], samples: Samples, runs: int) -> Configuration:
@@ -249,17 +250,17 @@ async def _outputs(
     inputs = samples.inputs if samples.labels is not None else samples.inputs[:COMPARED_SAMPLES]
     got = await _run_all(subject, _load_options(default), inputs, progress)
     outputs = [board_tensor(subject.graph.tensor(index)) for index in subject.graph.outputs]
-    on_device = accuracy(got, samples.labels, outputs[0], f"{default['kernels']} on {subject.host}")
+    on_device = accuracy(got, samples.labels, outputs[0], f"{default['called']} on {subject.host}")
     model = request.model if coral.is_compiled(subject.graph) else subject.model
     if model is None or coral.is_compiled(read_bytes(model)):
         return (), on_device
     expected = await asyncio.to_thread(reference_outputs, model, read_bytes(model), inputs, progress)
-    comparisons = [compare(default["kernels"], got, (LITERT_REFERENCE, expected), outputs, samples.labels)]
+    comparisons = [compare(default["called"], got, (LITERT_REFERENCE, expected), outputs, samples.labels)]
     if subject.manifest["runtime"] == "c":
         same = await asyncio.to_thread(generated_outputs, model, subject.manifest["name"], inputs)
         comparisons.insert(0, compare("generated-c", got, (SAME_C, same), outputs, samples.labels))
     if subject.manifest["runtime"] == "litert" and default["kernels"] != "edgetpu":
-        some = inputs[:COMPARED_SAMPLES]
+        some = inputs[: COMPARED_SAMPLES if samples.labels is None else COMPARED_LABELLED]
         exact = await _run_all(subject, {"kernels": "reference"}, some, progress)
         against = await asyncio.to_thread(_counterpart, subject, model, some, expected[: len(some)])
         comparisons.insert(0, compare("reference", exact, against, outputs, samples.labels))
@@ -285,7 +286,7 @@ async def _operators(
     if not request.operators:
         return Unknown("not asked for")
     if subject.manifest["runtime"] != "litert" or default["kernels"] == "edgetpu":
-        return Unknown(f"{default['kernels']} executes the model as a whole")
+        return Unknown(f"{default['called']} executes the model as a whole")
     if reason := obstacle(subject.graph):
         return Unknown(reason)
     files = {f"prefix-{k:04d}.tflite": content for k, content in enumerate(prefixes(subject.graph), start=1)}
@@ -294,7 +295,7 @@ async def _operators(
         return Unknown(f"the prefixes of the graph take {total / 1e6:.0f} MB, too much to send")
     times = await _prefix_times(subject, files, _load_options(default), b"".join(samples.inputs[0]), progress)
     basis = (
-        f"difference of the medians of the first k and k-1 operators run as models of their own, {default['kernels']}, "
+        f"difference of the medians of the first k and k-1 operators run as models of their own, {default['called']}, "
         f"1 thread, on {subject.host}; the wheel has no profiler"
     )
     shares = [after - before for before, after in zip([0.0, *times], times, strict=False)]
