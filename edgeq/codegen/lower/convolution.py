@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.lower.common import (
+    RANGE,
     SUFFIX,
     activation_range,
     activations,
@@ -39,6 +40,10 @@ class Weights:
 
 def weights_of(node: Node, channels: int) -> Weights:
     """The checked constants of a convolution-like operator with `channels` outputs."""
+    return node.once(("weights", channels), lambda: _weights_of(node, channels))
+
+
+def _weights_of(node: Node, channels: int) -> Weights:
     source, filters, result = node.input(0), node.input(1), node.output()
     require(node, filters, types=_WEIGHTS)
     values = node.constant(1, "weights").astype(np.int8)
@@ -73,9 +78,10 @@ def weights_constant(node: Node, values: NDArray[np.int8]) -> tuple[Constant, st
 
 
 def accumulators_fit(weights: NDArray[np.int8], bias: NDArray[np.int64], source: Tensor) -> bool:
-    """Whether no partial sum can leave int32: weights [channels, taps], any int8 input, padding included."""
+    """Whether no partial sum can leave int32: weights [channels, taps], any input, padding included."""
     zero = zero_point(source)
-    reach = max(127 - zero, 128 + zero)
+    low, high = RANGE[source.type]
+    reach = max(high - zero, zero - low)
     total = np.abs(weights.astype(np.int64)).sum(axis=1) * reach + np.abs(bias)
     return bool(total.max(initial=0) < 2**31)
 
@@ -150,17 +156,23 @@ def _windowed(node: Node, kind: str, fields: dict[str, int], taps: int, cost: fl
     source, result = node.input(0), node.output()
     require(node, source, result, types=_ACTIVATIONS)
     activation = same_type(source, result)
-    wide = activation is TensorType.INT16
     constants = weights_of(node, result.shape[3])
     by_channel = constants.weights.reshape(-1, result.shape[3]).T if kind == "depthwise_conv_2d" else None
     flat = constants.weights.reshape(result.shape[3], -1) if by_channel is None else by_channel
-    if not wide and not accumulators_fit(flat, constants.bias, source):
+    fit = accumulators_fit(flat, constants.bias, source)
+    if activation is TensorType.INT8 and not fit:
         raise Unsupported("Its accumulators may exceed 32 bits.", "Use fewer input channels in this layer.")
+    # TFLM honours a 32-bit bias in CONV_2D only, and there it accumulates in 32 bits.
+    bias = node.optional(2)
+    narrow = kind == "conv_2d" and fit and bias is not None and bias.type is TensorType.INT32
+    wide = activation is TensorType.INT16 and not narrow
     low, high = activation_range(node, result)
     macs = result.elements * taps
     weights, suffix = Constant("weights", "int8_t", constants.weights.reshape(-1)), SUFFIX[activation]
-    if not wide and kind == "conv_2d":
+    if activation is TensorType.INT8 and kind == "conv_2d":
         weights, suffix = weights_constant(node, constants.weights)
+    elif activation is TensorType.INT16 and narrow:
+        suffix = "s16_b32"
     kernel = f"{kind}_{suffix}"
     shape = f"{fields['filter_h']}x{fields['filter_w']}"
     return Step(

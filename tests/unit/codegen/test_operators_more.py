@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from single import FLOAT32, INT8, INT32, T, model, outputs_of, same_as_wheel, values
 from test_operators import activations, few, noise, pairs, scales, seeds, sizes, zeros
 
-from edgeq.graph import TensorType, write_bytes
+from edgeq.graph import Graph, TensorType, write_bytes
 
 BOOL = TensorType.BOOL
 
@@ -24,10 +24,8 @@ def ints(values: list[int]) -> T:
     return T((len(values),), INT32, data=values)
 
 
-@few
-@given(st.data())
-def test_transpose_conv(data: Any) -> None:
-    draw = data.draw
+@st.composite
+def transposed_convolutions(draw: Any) -> Graph:
     h, w, c, outs = (draw(st.integers(1, 5)) for _ in range(4))
     kh, kw, sh, sw = (draw(st.integers(1, 4)) for _ in range(4))
     same = draw(st.booleans())
@@ -39,7 +37,13 @@ def test_transpose_conv(data: Any) -> None:
     result = T((1, oh, ow, outs), scale=draw(scales), zero=draw(zeros))
     options = {"padding": "SAME" if same else "VALID", "stride_h": sh, "stride_w": sw}
     inputs = [ints([1, oh, ow, outs]), weights, source, *([bias] if draw(st.booleans()) else [])]
-    same_as_wheel(model("TRANSPOSE_CONV", inputs, [result], options, 3))
+    return model("TRANSPOSE_CONV", inputs, [result], options, 3)
+
+
+@few
+@given(transposed_convolutions())
+def test_transpose_conv(graph: Graph) -> None:
+    same_as_wheel(graph)
 
 
 @few
