@@ -16,7 +16,7 @@ from edgeq.codegen import passes
 from edgeq.codegen.plan import Plan, plan, target, unsupported
 from edgeq.codegen.step import Family, Memo
 from edgeq.errors import ModelError
-from edgeq.graph.ir import Graph, Operator, Tensor
+from edgeq.graph.ir import Graph, Operator, Tensor, TensorType
 from edgeq.measure import Quantity, Unknown
 
 Refused = list[tuple[Operator, str, str]]
@@ -51,11 +51,14 @@ class Plans:
             self._plans[key] = plan(self._graph, board, prepared=self._prepared, memo=self._memo)
         return self._plans[key]
 
-    @staticmethod
-    def key(board: Board) -> tuple[Family, bool]:
+    def key(self, board: Board) -> tuple[Family, bool]:
         """What a plan depends on of a board: the core's family of kernels, and whether it computes in float32."""
         goal = target(board, "balanced")
-        return goal.family, goal.fpu
+        return goal.family, goal.fpu or not self._has_floats
+
+    @cached_property
+    def _has_floats(self) -> bool:
+        return any(tensor.type is TensorType.FLOAT32 for tensor in self._graph.tensors)
 
 
 def check(
