@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from fractions import Fraction
+from math import ceil, floor, lcm, prod
 
 import numpy as np
 
@@ -212,33 +213,55 @@ def cast(node: Node) -> Iterator[Step]:
 
 @lowering("RESIZE_BILINEAR")
 def resize_bilinear(node: Node) -> Iterator[Step]:
-    """Rows, columns and their weights (10 bits) are tables made at generation (ResizeBilinearInteger)."""
+    """Rows, columns and their weights are tables made at generation.
+
+    int8: weights of 10 bits (ResizeBilinearInteger). int16: exact fractions, the result rounded once (TFLM has none).
+    """
     source, result = node.input(0), node.output()
     require(node, source, result, types=(TensorType.INT8, TensorType.INT16))
     kind = same_type(source, result)
     if (scale(source), zero_point(source)) != (scale(result), zero_point(result)):
         raise Unsupported("Its input and output have different scales.", "Convert the model again.")
     (n, h, w, c), (_, oh, ow, _) = source.shape, result.shape
-
-    def table(size: int, out: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        """For each output position: lower and upper source position, weight of the upper one in 1/1024."""
-        if node.options.get("align_corners") and out > 1:
-            step = (1024 * (size - 1) + (out - 1) // 2) // (out - 1)
-        else:
-            step = (1024 * size + out // 2) // out
-        at = np.arange(out, dtype=np.int64) * step
-        if node.options.get("half_pixel_centers"):
-            at += step // 2 - 512
-        lower = np.maximum(np.trunc(at / 1024), 0).astype(np.int64)
-        upper = np.minimum(np.trunc((at + 1023) / 1024), size - 1).astype(np.int64)
-        return np.stack([lower, upper, at - 1024 * lower], axis=1).reshape(-1).astype(np.int32)
-
     fields: Fields = {"batches": n, "in_h": h, "in_w": w, "channels": c, "out_h": oh, "out_w": ow}
+    if kind is TensorType.INT16:
+        (rows, row_units), (columns, column_units) = _exact_positions(node, h, oh), _exact_positions(node, w, ow)
+        if row_units * column_units >= 2**46:
+            raise Unsupported(f"It resizes {h}x{w} to {oh}x{ow}, whose weights exceed 64 bits.")
+        fields |= {"row_units": row_units, "column_units": column_units}
+    else:
+        rows, columns = _positions(node, h, oh), _positions(node, w, ow)
     constants = (
-        Constant("rows", "int32_t", table(h, oh)),
-        Constant("columns", "int32_t", table(w, ow)),
-        Struct("params", "resize_params", fields),
+        Constant("rows", "int32_t", rows),
+        Constant("columns", "int32_t", columns),
+        Struct("params", "resize_params" if kind is TensorType.INT8 else "resize_s16_params", fields),
     )
     kernel = f"resize_bilinear_{SUFFIX[kind]}"
     call = f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{rows}}, {{columns}}, {{t{result.index}}});"
-    yield _one(node, kernel, call, constants, 60)
+    yield _one(node, kernel, call, constants, 60 if kind is TensorType.INT8 else 150)
+
+
+_Positions = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+def _positions(node: Node, size: int, out: int) -> _Positions:
+    """For each output position: lower and upper source position, weight of the upper one in 1/1024."""
+    if node.options.get("align_corners") and out > 1:
+        step = (1024 * (size - 1) + (out - 1) // 2) // (out - 1)
+    else:
+        step = (1024 * size + out // 2) // out
+    at = np.arange(out, dtype=np.int64) * step
+    if node.options.get("half_pixel_centers"):
+        at += step // 2 - 512
+    lower = np.maximum(np.trunc(at / 1024), 0).astype(np.int64)
+    upper = np.minimum(np.trunc((at + 1023) / 1024), size - 1).astype(np.int64)
+    return np.stack([lower, upper, at - 1024 * lower], axis=1).reshape(-1).astype(np.int32)
+
+
+def _exact_positions(node: Node, size: int, out: int) -> tuple[_Positions, int]:
+    """The same with weights in 1/units, exactly; and the units."""
+    ratio = Fraction(size - 1, out - 1) if node.options.get("align_corners") and out > 1 else Fraction(size, out)
+    shift = Fraction(1, 2) if node.options.get("half_pixel_centers") else Fraction(0)
+    at = [min(max((i + shift) * ratio - shift, Fraction(0)), Fraction(size - 1)) for i in range(out)]
+    units = lcm(*(p.denominator for p in at))
+    return np.array([(floor(p), ceil(p), (p - floor(p)) * units) for p in at], np.int32).reshape(-1), units

@@ -19,10 +19,11 @@ _INTEGER_BITS = 5
 
 def _into_q5(beta_scale: float) -> tuple[int, int]:
     """Multiplier and shift that bring input steps into Q5.26 (PreprocessSoftmaxScaling)."""
-    factor, left = multiplier(min(beta_scale * 2.0 ** (31 - _INTEGER_BITS), 2.0**31 - 1), "input scale")
-    if left < 0:
+    # Halved and doubled again: the greatest one has a shift of 31, with which no distance but 0 is computed.
+    factor, half = multiplier(min(beta_scale * 2.0 ** (31 - _INTEGER_BITS), 2.0**31 - 1) / 2, "input scale")
+    if half < -1:
         raise Unsupported("Its input scale is too small.", "Calibrate with data that reach larger values.")
-    return factor, left
+    return factor, half + 1
 
 
 def exponentials(beta_scale: float) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

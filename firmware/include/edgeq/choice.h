@@ -75,7 +75,14 @@ typedef struct {
 
 void edgeq_resize_bilinear_s8(const edgeq_resize_params *p, const int8_t *input, const int32_t *rows,
                               const int32_t *columns, int8_t *output);
-void edgeq_resize_bilinear_s16(const edgeq_resize_params *p, const int16_t *input, const int32_t *rows,
+
+/* The same with weights in 1/row_units and 1/column_units; each result is rounded once, half away from zero. */
+typedef struct {
+    int32_t batches, in_h, in_w, channels, out_h, out_w;
+    int32_t row_units, column_units;
+} edgeq_resize_s16_params;
+
+void edgeq_resize_bilinear_s16(const edgeq_resize_s16_params *p, const int16_t *input, const int32_t *rows,
                                const int32_t *columns, int16_t *output);
 
 #endif

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,16 @@ import pytest
 from bundles import Wheel, build
 from hypothesis import given
 from hypothesis import strategies as st
-from single import FLOAT32, INT8, INT16, INT32, T, model, outputs_of, same_as_wheel
+from single import FLOAT32, INT8, INT16, INT32, T, model, outputs_of, same_as_wheel, values
 from test_operators import activations, convolutions, dense, few, pairs, scales
 from test_operators_more import transposed_convolutions
 
 from edgeq.graph import Graph, TensorType, read_bytes, write_bytes
+
+
+def ints(values: Any) -> T:
+    data = np.asarray(values, np.int32)
+    return T(data.shape, INT32, data=data)
 
 
 def widened(graph: Graph, bias: TensorType = TensorType.INT64) -> Graph:
@@ -166,3 +173,83 @@ def test_sum(data: Any) -> None:
     out = (1, 1, depth) if keep else (1, depth)
     graph = model("SUM", [T((1, rows, depth), INT16, scale=a / 256), axis], [T(out, INT16, scale=b / 256)])
     same_as_wheel(replace(graph, operators=(replace(graph.operators[0], options={"keep_dims": keep}),)))
+
+
+INTS = st.integers(1, 9)
+
+
+@few
+@given(h=INTS, w=INTS, oh=INTS, ow=INTS, mode=st.sampled_from([0, 1, 2]))
+def test_resize_bilinear(h: int, w: int, oh: int, ow: int, mode: int) -> None:
+    """In fractions, rounded half away from zero: TFLM has none in int16."""
+    options = {"align_corners": mode == 1, "half_pixel_centers": mode == 2}
+    tensors = [T((2, h, w, 3), INT16, scale=1e-4), ints([oh, ow])]
+    graph = model("RESIZE_BILINEAR", tensors, [T((2, oh, ow, 3), INT16, scale=1e-4)], options, 3)
+    fed, got = values(graph, 2)[0].astype(int), outputs_of(graph, (2,))[0][0]
+
+    def weights(size: int, out: int) -> list[list[Fraction]]:
+        """How much each source position counts at each output position."""
+        rows = []
+        for i in range(out):
+            at = Fraction(i * (size - 1), out - 1) if mode == 1 and out > 1 else Fraction(i * size, out)
+            at = Fraction((2 * i + 1) * size - out, 2 * out) if mode == 2 else at
+            at = min(max(at, Fraction(0)), Fraction(size - 1))
+            rows.append([max(Fraction(0), 1 - abs(at - k)) for k in range(size)])
+        return rows
+
+    exact = np.einsum("yi,xj,bijc->byxc", np.array(weights(h, oh)), np.array(weights(w, ow)), fed.astype(object))
+    nearest = np.vectorize(lambda v: floor(abs(v) + Fraction(1, 2)) * (1 if v > 0 else -1))(exact)
+    np.testing.assert_array_equal(got, nearest)
+
+
+SCALE = {"type": INT16, "scale": 1e-4}
+MOVES: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any], Any]] = {
+    "GATHER": ([[2, 0, 2]], (2, 4, 3, 3), {"axis": 2}, lambda x: x[:, :, [2, 0, 2]]),
+    "GATHER_ND": ([[[1, 0], [0, 3]]], (2, 3, 3), {}, lambda x: x[[1, 0], [0, 3]]),
+    "PAD": (
+        [[[0, 0], [1, 2], [0, 1], [0, 0]]],
+        (2, 7, 4, 3),
+        {},
+        lambda x: np.pad(x, [(0, 0), (1, 2), (0, 1), (0, 0)]),
+    ),
+    "MIRROR_PAD": (
+        [[[0, 0], [1, 2], [0, 1], [0, 0]]],
+        (2, 7, 4, 3),
+        {"mode": "REFLECT"},
+        lambda x: np.pad(x, [(0, 0), (1, 2), (0, 1), (0, 0)], mode="reflect"),
+    ),
+    "SPACE_TO_BATCH_ND": (
+        [[2, 1], [[0, 0], [0, 0]]],
+        (4, 2, 3, 3),
+        {},
+        lambda x: np.concatenate([x[:, 0::2], x[:, 1::2]]),
+    ),
+    "BATCH_TO_SPACE_ND": (
+        [[2, 1], [[0, 0], [0, 0]]],
+        (1, 8, 3, 3),
+        {},
+        lambda x: np.stack([x[0], x[1]], 1).reshape(1, 8, 3, 3),
+    ),
+    "TILE": ([[1, 2, 1, 2]], (2, 8, 3, 6), {}, lambda x: np.tile(x, (1, 2, 1, 2))),
+    "REVERSE_V2": ([[1]], (2, 4, 3, 3), {}, lambda x: x[:, ::-1]),
+    "TRANSPOSE": ([[3, 1, 0, 2]], (3, 4, 2, 3), {}, lambda x: x.transpose(3, 1, 0, 2)),
+    "REDUCE_MAX": ([[1, 2]], (2, 3), {"keep_dims": False}, lambda x: x.max((1, 2))),
+    "REDUCE_MIN": ([[1, 2]], (2, 3), {"keep_dims": False}, lambda x: x.min((1, 2))),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves(name: str) -> None:
+    """Operators that copy or pick int16 values, against numpy; for some of them TFLM has no kernel."""
+    constants, shape, options, expected = MOVES[name]
+    graph = model(name, [T((2, 4, 3, 3), **SCALE), *map(ints, constants)], [T(shape, **SCALE)], options)
+    for kind, (got,) in zip((2, 3), outputs_of(graph, (2, 3)), strict=True):
+        np.testing.assert_array_equal(got, expected(values(graph, kind)[0]))
+
+
+def test_padv2() -> None:
+    tensors = [T((2, 3), **SCALE), ints([[1, 0], [0, 2]]), T((1,), data=[-777], **SCALE)]
+    graph = model("PADV2", tensors, [T((3, 5), **SCALE)])
+    expected = np.pad(values(graph, 2)[0], [(1, 0), (0, 2)], constant_values=-777)
+    np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], expected)
+    same_as_wheel(graph)

@@ -205,6 +205,14 @@ def test_softmax(rows: int, depth: int, scale: float, zero: int, beta: float) ->
     same_as_wheel(model("SOFTMAX", [source], [result], {"beta": beta}))
 
 
+@pytest.mark.parametrize("scale", [3.0, 15.9, 16.1, 31.9, 33.0, 1e30])
+@pytest.mark.parametrize(("name", "result"), [("SOFTMAX", (1 / 256, -128)), ("LOG_SOFTMAX", (1 / 16, 127))])
+def test_softmax_of_large_inputs(name: str, result: tuple[float, int], scale: float) -> None:
+    """A mask of -1e38 may have been quantized."""
+    tensors = T((3, 20), scale=scale), T((3, 20), scale=result[0], zero=result[1])
+    same_as_wheel(model(name, tensors[:1], tensors[1:], {"beta": 1.0} if name == "SOFTMAX" else {}))
+
+
 @few
 @given(rows=st.integers(1, 4), depth=st.integers(1, 40), scale=st.floats(1e-4, 4.0), zero=zeros)
 def test_log_softmax(rows: int, depth: int, scale: float, zero: int) -> None:
