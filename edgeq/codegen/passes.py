@@ -6,12 +6,15 @@ A pass that removes an operator leaves its tensors in place (tensor indices are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
+from edgeq.codegen.buffers import RENAMING
 from edgeq.codegen.constant_channels import fold_constant_channels
+from edgeq.codegen.constants import fold_constants
+from edgeq.codegen.identities import drop_no_ops, join_conversions
+from edgeq.codegen.registry import candidates
 from edgeq.codegen.state import resolve_variables
-from edgeq.codegen.step import Unsupported
+from edgeq.codegen.step import Node, Target, Unsupported
 from edgeq.graph.ir import Graph, Operator, TensorType
 
 Pass = Callable[[Graph], Graph]
@@ -60,7 +63,9 @@ def fold_pad(graph: Graph) -> Graph:
 def _spatial_padding(graph: Graph, pad: Operator) -> tuple[int, int, int, int] | None:
     """(top, bottom, left, right) of a PAD of a rank-4 tensor in height and width only, filled with the zero point."""
     source, result, amounts = (graph.tensors[i] for i in (pad.inputs[0], pad.outputs[0], pad.inputs[1]))
-    if amounts.data is None or amounts.shape != (4, 2) or source.type is not TensorType.INT8:
+    if amounts.data is None or amounts.shape != (4, 2):
+        return None
+    if source.type not in (TensorType.INT8, TensorType.FLOAT32):
         return None
     if source.quantization != result.quantization:
         return None
@@ -70,16 +75,43 @@ def _spatial_padding(graph: Graph, pad: Operator) -> tuple[int, int, int, int] |
     return rows[1][0], rows[1][1], rows[2][0], rows[2][1]
 
 
-PASSES: tuple[Pass, ...] = (resolve_variables, fold_pad, fold_constant_channels, drop_unused)
+PASSES: tuple[Pass, ...] = (
+    resolve_variables,
+    fold_constants,
+    join_conversions,
+    drop_no_ops,
+    fold_pad,
+    fold_constant_channels,
+    drop_unused,
+)
 """In the order in which they run."""
+
+_FAULTS = (Unsupported, KeyError, IndexError, ValueError, TypeError, ZeroDivisionError)
 
 
 def run(graph: Graph) -> Graph:
-    """All passes, the verifier after each. What a malformed operator keeps from running is left out: lowering tells."""
+    """All passes, the verifier after each.
+
+    A pass that stumbles over a malformed operator (one that no lowering takes either, so that `plan` and `unsupported`
+    name it and say why) is left out. Without such an operator the fault is the pass's, and is raised.
+    """
     from edgeq.graph import verify
 
     for one in PASSES:
-        with suppress(Unsupported, KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
-            graph = one(graph)
-        verify(graph)
+        try:
+            changed = one(graph)
+        except _FAULTS:
+            if not any(_refused(graph, operator) for operator in graph.operators):
+                raise
+            continue
+        verify(changed)
+        graph = changed
     return graph
+
+
+def _refused(graph: Graph, operator: Operator) -> bool:
+    """Whether no lowering takes an operator."""
+    try:
+        return not candidates(Node(graph, operator, Target("generic", frozenset(), "balanced")))
+    except _FAULTS:
+        return operator.name not in RENAMING
