@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeq.demonstration.run import DemoReport
     from edgeq.device import FlashReport
     from edgeq.device.ssh import HostReport
-    from edgeq.quantization import ConversionReport
+    from edgeq.quantization import ConversionReport, SearchGoal
 
 Optimize = Literal["speed", "balanced", "ram", "flash"]
 
@@ -38,6 +38,7 @@ def convert(
     allow_float: bool = False,
     unsafe: bool = False,
     qat_epochs: int = 0,
+    search: SearchGoal | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> ConversionReport:
@@ -46,13 +47,16 @@ def convert(
     `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. `layers` gives
     layers another scheme, by pattern of their names (`{"stem*": "int16x8"}`); `granularity` is what a weight's scale
     covers. `io` is the type of inputs and outputs (by default the scheme's own); `qat_epochs` trains with quantization
-    on `data` first. The map from layers to tensors and operators lies beside `out` as `.quant.json`. Raises
-    ModelError, DataError, UsageError for input that cannot be used, ToolError if TensorFlow is missing; `out` is whole
-    or absent.
+    on `data` first. The map from layers to tensors and operators lies beside `out` as `.quant.json`. `search`
+    chooses each layer's scheme for a board by measuring; its report lies beside `out` as `.search.json` and `.html`.
+    Raises ModelError, DataError, UsageError for input that cannot be used, ToolError if TensorFlow is missing; `out` is
+    whole or absent.
     """
+    from edgeq.files import write_files
     from edgeq.quantization import convert as quantize
+    from edgeq.report.search_html import search_files
 
-    return quantize(
+    report = quantize(
         model,
         Path(out),
         data=data,
@@ -65,9 +69,13 @@ def convert(
         allow_float=allow_float,
         unsafe=unsafe,
         qat_epochs=qat_epochs,
+        search=search,
         seed=seed,
         progress=progress,
     )
+    if report.search is not None:
+        write_files(search_files(report, Path(out)))
+    return report
 
 
 def check(

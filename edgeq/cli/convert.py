@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeq.cli.common import DebugOption, JsonOption, QuietOption, Verb
+
+if TYPE_CHECKING:
+    from edgeq.quantization import SearchGoal
 
 
 def convert(
@@ -47,6 +50,23 @@ def convert(
         bool, typer.Option("--qat", help="Train with quantization on --data before converting (labels y, if any).")
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of --qat.")] = 20,
+    search: Annotated[
+        bool, typer.Option("--search", help="Choose each layer's scheme by measuring, for --board and one of --max-*.")
+    ] = False,
+    board: Annotated[str | None, typer.Option("--board", "-b", help="The board that --search is for.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Percentage points of accuracy that the cheapest model may lose (--search).")
+    ] = None,
+    max_flash: Annotated[
+        str | None, typer.Option(help="Flash that the most accurate model may take (--search): 64k, 1M.")
+    ] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Its estimated latency (--search): 800us, 20ms.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes of --search; default: one for each core, 4 at most.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler that --search uses instead: tcp://HOST:8786.")
+    ] = None,
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Open models that carry Python code (Lambda layers).")
     ] = False,
@@ -73,6 +93,7 @@ def convert(
             allow_float=allow_float,
             unsafe=unsafe,
             qat_epochs=epochs if qat else 0,
+            search=_goal(search, board, max_drop, (max_flash, max_latency), (jobs, scheduler)),
             seed=seed,
             progress=verb.progress,
         )
@@ -96,3 +117,41 @@ def _layers(given: list[str]) -> dict[str, str]:
         found.pop(pattern, None)
         found[pattern] = scheme
     return found
+
+
+def _goal(
+    search: bool,
+    board: str | None,
+    max_drop: float | None,
+    limits: tuple[str | None, str | None],
+    places: tuple[int | None, str | None],
+) -> SearchGoal | None:
+    """The goal of --search; UsageError where it has no board, or where options are given that only it uses."""
+    from edgeq.checks import parse_budget
+    from edgeq.errors import UsageError
+    from edgeq.quantization import SearchGoal
+
+    if not search:
+        if any(value is not None for value in (board, max_drop, *limits, *places)):
+            raise UsageError(
+                "bad-option", "--board, --max-*, --jobs and --scheduler belong to --search.", try_="Add --search."
+            )
+        return None
+    if board is None:
+        raise UsageError(
+            "board-missing", "A search needs a board.", try_="Give --board BOARD; `edgeq boards list` shows them."
+        )
+    budget = parse_budget(text) if (text := _budget(*limits)) else {}
+    return SearchGoal(
+        board=board,
+        max_drop=max_drop,
+        max_flash_bytes=budget.get("flash"),
+        max_latency_us=budget.get("latency"),
+        jobs=places[0] or 0,
+        scheduler=places[1],
+    )
+
+
+def _budget(flash: str | None, latency: str | None) -> str:
+    named = (("flash", flash), ("latency", latency))
+    return ",".join(f"{name}={value}" for name, value in named if value is not None)

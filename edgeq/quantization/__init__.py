@@ -3,6 +3,7 @@
 from edgeq.quantization.conversion import SCHEMES, convert
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.report import ConversionReport, OutputError, Quality, TensorIo, Warned
+from edgeq.quantization.search import SearchGoal
 
 __all__ = [
     "SCHEMES",
@@ -10,6 +11,7 @@ __all__ = [
     "Dataset",
     "OutputError",
     "Quality",
+    "SearchGoal",
     "TensorIo",
     "Warned",
     "convert",

@@ -14,12 +14,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeq import errors
+from edgeq.boards import Board, load_board
 from edgeq.errors import DataError, EdgeqError, ModelError, UsageError
 from edgeq.files import write_files
 from edgeq.graph import read_bytes
@@ -31,6 +33,7 @@ from edgeq.quantization.layer_map import path_beside
 from edgeq.quantization.model_files import inspect, is_quantize_aware
 from edgeq.quantization.report import ConversionReport, OutputError, Quality, Warned
 from edgeq.quantization.result_checks import count_operators, describe_io, verify_scheme
+from edgeq.quantization.search import SearchGoal
 
 # Scheme -> the types its inputs and outputs may have, the default first.
 SCHEMES: Mapping[str, tuple[str, ...]] = {
@@ -62,6 +65,7 @@ def convert(
     allow_float: bool = False,
     unsafe: bool = False,
     qat_epochs: int = 0,
+    search: SearchGoal | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> ConversionReport:
@@ -70,12 +74,14 @@ def convert(
     `layers` gives the layers that match a pattern another scheme (`edgeq.quantization.mixture.assign`); `granularity`
     is how far a weight's scale reaches, a channel or a tensor. `io` is the type of inputs and outputs, by default the
     scheme's own, with `layers` that of the layer beside them. `data` calibrates, `eval_data` measures: see
-    `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before converting. The map from layers to
+    `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before converting. `search` chooses each
+    layer's scheme by measuring (`edgeq.quantization.search`). The map from layers to
     tensors and operators is written beside `out` (`edgeq.quantization.layer_map`).
     Raises UsageError, ModelError, DataError, ToolError, OutputError.
     """
     mixed = dict(layers or {})
     io = _checked_options(scheme, mixed, granularity, io, calibration)
+    board = None if search is None else _searched_board(search, scheme, mixed, qat_epochs)
     _writable(out)
     with tempfile.TemporaryDirectory(prefix="edgeq-convert-") as name:
         directory = Path(name)
@@ -98,6 +104,8 @@ def convert(
             "calibration": calibration,
             "allow_float": allow_float,
             "qat_epochs": qat_epochs,
+            "search": None if search is None else asdict(search),
+            "board": None if board is None else board.model_dump_json(),
             "seed": seed,
             "data": _hand_over(data, "data", directory),
             "eval": _hand_over(eval_data, "eval", directory),
@@ -107,7 +115,10 @@ def convert(
         result = (directory / "model.tflite").read_bytes()
         layer_map = (directory / "model.quant.json").read_bytes()
     graph = read_bytes(result)
-    verify_scheme(graph, scheme, allow_float=allow_float or bool(mixed))
+    searched = told["search"]
+    if searched is not None:
+        scheme, mixed = searched["scheme"], searched["layers"]
+    verify_scheme(graph, scheme, allow_float=allow_float or bool(mixed) or searched is not None)
     write_files({path_beside(out): layer_map, out: result})
     return ConversionReport(
         model=model.name if own else str(model),
@@ -130,7 +141,19 @@ def convert(
         layer_map=str(path_beside(out)),
         mixture=mixed,
         granularity=granularity,
+        search=searched,
     )
+
+
+def _searched_board(goal: SearchGoal, scheme: str, layers: Mapping[str, str], qat_epochs: int) -> Board:
+    if scheme != "int8" or layers or qat_epochs:
+        raise UsageError(
+            "search-with-schemes",
+            "A search chooses the schemes itself.",
+            where="--search",
+            try_="Leave --scheme, --layer and --qat out, or --search.",
+        )
+    return load_board(goal.board)
 
 
 def _checked_options(

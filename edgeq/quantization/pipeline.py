@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.errors import ModelError, UsageError
+from edgeq.boards import Board
+from edgeq.errors import AnswerNo, ModelError, UsageError
 from edgeq.graph import Graph, read_bytes, write_bytes
+from edgeq.measure import Measured, Unknown
 from edgeq.progress import Progress
 from edgeq.quantization import float_model, layer_map, mixture, tflite_converter
 from edgeq.quantization.analysis import SAMPLES, LayerLoss, analyse, verdict
@@ -21,16 +24,27 @@ from edgeq.quantization.aware.training import train
 from edgeq.quantization.calibration import collect
 from edgeq.quantization.data import Dataset, load_data
 from edgeq.quantization.doctor import compare_with_training, examine, fit_to_model
-from edgeq.quantization.evaluation import compare, mean_absolute_error, outputs_of
+from edgeq.quantization.evaluation import (
+    classes,
+    compare,
+    is_probability,
+    may_be_classes,
+    mean_absolute_error,
+    outputs_of,
+)
 from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.post_training import Float, PostTraining, Quantized
-from edgeq.quantization.report import Quality, Warned, quality_json
+from edgeq.quantization.report import Quality, Warned, quality_json, value_of
 from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme
+from edgeq.quantization.search import Search, SearchGoal, SearchReport, default_and_layers, units
+from edgeq.quantization.trials import Evaluator, Setting, evaluating
 
 # The reference kernels are slow: without labelled samples, as many are compared as these budgets allow.
 COMPARED_SAMPLES = 200
 COMPARED_MACS = 1_000_000_000
 LOWERING_TOLERANCE = 1e-2
+# Of each mixture that a search measures.
+SEARCHED_MACS = 2_000_000_000
 
 Sample = list[NDArray[Any]]
 
@@ -77,23 +91,28 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     work = Work(job, directory, lowered, float_tflite, read_bytes(float_tflite), progress)
 
     calibration = [] if data is None else _samples(data)
-    if model.is_quantize_aware:
+    compared = held_out or data
+    searched = None
+    if job["search"] is not None:
+        quantized, searched = _search(work, calibration, compared, held_out is not None)
+    elif model.is_quantize_aware:
         _refuse_untrained(job)
         quantized = _quantize_as_trained(work, model.keras_model, calibration)
     else:
         quantized = _quantize(work, calibration)
     result = quantized.tflite
     graph = read_bytes(result)
-    islands = verify_scheme(graph, job["scheme"], allow_float=job["allow_float"] or bool(job["layers"]))
+    mixed = bool(job["layers"]) or searched is not None
+    islands = verify_scheme(graph, job["scheme"], allow_float=job["allow_float"] or mixed)
     if job["granularity"] == "tensor":
         verify_per_tensor(graph)
-    compared = held_out or data
     quality = None if compared is None else _measure(work, result, compared, held_out is not None)
-    schemes = (job["scheme"], *job["layers"].values())
+    schemes = (job["scheme"], *job["layers"].values()) if searched is None else searched.chosen.units
     losses = [] if compared is None or not compared_layers(schemes) else _analyse(quantized, compared, lowered.origins)
     (directory / "model.tflite").write_bytes(result)
     digest = hashlib.sha256(result).hexdigest()
-    told = layer_map.build(graph, lowered.origins, sha256=digest, scheme=job["scheme"], granularity=job["granularity"])
+    default = job["scheme"] if searched is None else searched.default
+    told = layer_map.build(graph, lowered.origins, sha256=digest, scheme=default, granularity=job["granularity"])
     (directory / "model.quant.json").write_bytes(told.to_bytes())
     return {
         "float_size_bytes": len(float_tflite),
@@ -104,6 +123,7 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
         "quality": None if quality is None else quality_json(quality),
         "layers": [loss.to_json() for loss in losses],
         "verdict": verdict(losses),
+        "search": None if searched is None else searched.to_json(),
     }
 
 
@@ -215,6 +235,87 @@ def _mix(work: Work, calibration: Sequence[Sample], per_channel: bool) -> Quanti
         quantized = Quantized(result, (), work.float_tflite)
     mixture.require(read_bytes(quantized.tflite), graph, schemes)
     return quantized
+
+
+def _search(
+    work: Work, calibration: Sequence[Sample], compared: Fed | None, held_out: bool
+) -> tuple[Quantized, SearchReport]:
+    """The best mixture for the goal in `job`; it meets the goal on all samples, not only on those of the search."""
+    graph, job = work.float_graph, work.job
+    goal = SearchGoal(**job["search"])
+    macs = multiply_accumulates(graph)
+    assert compared is not None
+    chosen = _spread(len(compared.arrays[0]), max(50, SEARCHED_MACS // max(1, macs)))
+    fed = [[array[i] for array in compared.arrays] for i in chosen]
+    expected = np.stack([work.lowered.predict(sample)[0] for sample in fed])
+    labels = None if compared.labels is None else compared.labels[chosen]
+    by_float = classes(expected, is_probability(graph)) if may_be_classes(graph) else None
+    if by_float is None:
+        raise UsageError(
+            "search-without-classes",
+            "A search measures accuracy, and the model's output is not classes.",
+            where="--search",
+            try_="Choose the layers' schemes by hand (--layer); the report says which layer loses most.",
+        )
+    reference = 1.0 if labels is None else float(np.mean(by_float == labels))
+    training = PostTraining(
+        Float(work.float_tflite, graph), calibration, io=job["io"], macs=macs, weight_bits=8, progress=work.progress
+    )
+    recipe, told = training.choose(job["calibration"])
+    board = Board.model_validate_json(job["board"])
+    setting = Setting(
+        tflite=work.float_tflite,
+        samples=calibration,
+        recipe=recipe,
+        macs=macs,
+        io=job["io"],
+        per_channel=job["granularity"] == "channel",
+        fed=fed,
+        expected=expected,
+        labels=labels,
+        probability=is_probability(graph),
+        board=board,
+    )
+    operators = {op.index: op.name for op in graph.operators}
+    parts = units(graph, work.lowered.origins)
+    with evaluating(setting, jobs=goal.jobs or min(4, os.cpu_count() or 1), scheduler=goal.scheduler) as batch:
+        search = Search(parts, operators, goal, reference=reference, batch=batch, progress=work.progress)
+        found = search.run()
+    evaluator = Evaluator(setting)
+    for best in found.best:
+        quantized = replace(evaluator.build(search.schemes(best.units)), improvements=told)
+        if len(chosen) == len(compared.arrays[0]) or _holds(work, quantized, compared, held_out, goal):
+            break
+    else:
+        raise AnswerNo(
+            "search-found-none",
+            f"None of {len(found.best)} mixtures that met the goal on {len(chosen)} samples does on all.",
+            try_="Allow more, or train with quantization: --qat.",
+        )
+    schemes = search.schemes(best.units)
+    mixture.require(read_bytes(quantized.tflite), graph, schemes)
+
+    def assign(default: str, layers: Mapping[str, str]) -> tuple[str, ...]:
+        return mixture.assign(graph, work.lowered.origins, default, layers)
+
+    default, layers = default_and_layers(found.units, best.units, assign, schemes)
+    metric = "agreement" if labels is None else "accuracy"
+    return quantized, SearchReport(goal, board.id, metric, reference, len(chosen), found, best, default, layers)
+
+
+def _spread(count: int, limit: int) -> NDArray[np.int64]:
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64)
+
+
+def _holds(work: Work, quantized: Quantized, compared: Fed, held_out: bool, goal: SearchGoal) -> bool:
+    """Whether the drop on all samples is within the goal's."""
+    quality = _measure(work, quantized.tflite, compared, held_out)
+    pair = (quality.accuracy_float, quality.accuracy_quantized)
+    if isinstance(quality.accuracy_quantized, Unknown):
+        pair = (Measured(1.0, "fraction", "float against itself"), quality.agreement)
+    before, after = (value_of(q) for q in pair)
+    drop = np.inf if before is None or after is None else 100 * (before - after)
+    return goal.max_drop is None or bool(drop <= goal.max_drop + 1e-9)
 
 
 def _refuse_untrained(job: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ what it will cost later. The winner is built again on all samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -93,9 +94,24 @@ class PostTraining:
 
     def run(self, method: str) -> Quantized:
         """The `.tflite`. `method`: one of calibration's METHODS, or AUTO."""
+        recipe, told = self.choose(method)
+        return replace(self.build(recipe), improvements=told)
+
+    def build(self, recipe: Recipe) -> Quantized:
+        """The `.tflite` by a recipe, its ranges from all samples."""
+        reference = self._equalized() if recipe.equalized else self._plain
+        return Quantized(self._build(recipe, self._samples), (), reference.tflite)
+
+    def mixed(self, schemes: Schemes) -> PostTraining:
+        """The same model and samples, what was learned of them so far, and a scheme for each operator."""
+        other = copy(self)
+        other._schemes, other._bits = schemes, 4 if "int4" in schemes else 8
+        return other
+
+    def choose(self, method: str) -> tuple[Recipe, tuple[str, ...]]:
+        """The recipe with the least error, and what to tell of it. `method` as for `run`."""
         if method != AUTO or len(self._samples) < _LEAST_SAMPLES:
-            plain = Recipe("minmax" if method == AUTO else method, weights=self._default_weights())
-            return Quantized(self._build(plain, self._samples), (), self._plain.tflite)
+            return Recipe("minmax" if method == AUTO else method, weights=self._default_weights()), ()
         best, error = self._choose([Recipe(m, weights=self._default_weights()) for m in self._tried])
         first = error
         if self._may_equalize():
@@ -103,8 +119,7 @@ class PostTraining:
         if self._thorough:
             others = ("corrected", "reconstructed") if self._bits == 8 else ("corrected",)
             best, error = self._improve(best, error, [Recipe(best.method, best.equalized, w) for w in others])
-        reference = self._equalized() if best.equalized else self._plain
-        return Quantized(self._build(best, self._samples), tuple(self._told(best, first, error)), reference.tflite)
+        return best, tuple(self._told(best, first, error))
 
     def _default_weights(self) -> str:
         return "nearest" if self._bits == 8 else "reconstructed"
@@ -142,17 +157,19 @@ class PostTraining:
         return mean_absolute_error(self._expected, outputs_of(result, graph, bare, reference=False))
 
     def _may_equalize(self) -> bool:
-        if self._magnitudes is None:
-            few = self._fit[: _SCORED if self._thorough else _FEW]
-            self._magnitudes = channel_magnitudes(self._plain.tflite, self._plain.graph, few)
-        if not self._thorough and widest_spread(self._plain.graph, self._magnitudes) < _WORTH_EQUALIZING:
+        if not self._thorough and widest_spread(self._plain.graph, self._seen_magnitudes()) < _WORTH_EQUALIZING:
             return False
         return self._equalized().equalized > 0
 
+    def _seen_magnitudes(self) -> dict[int, NDArray[Any]]:
+        if self._magnitudes is None:
+            few = self._fit[: _SCORED if self._thorough else _FEW]
+            self._magnitudes = channel_magnitudes(self._plain.tflite, self._plain.graph, few)
+        return self._magnitudes
+
     def _equalized(self) -> Float:
         if self._equal is None:
-            magnitudes = self._magnitudes or {}
-            constants, changed = equalize(self._plain.graph, magnitudes)
+            constants, changed = equalize(self._plain.graph, self._seen_magnitudes())
             tflite = tflite_converter.with_constants(self._plain.tflite, constants) if changed else self._plain.tflite
             self._equal = Float(tflite, read_bytes(tflite), changed)
         return self._equal

@@ -60,7 +60,8 @@ class ConversionReport:
 
     `layers` are the fields of `edgeq.quantization.analysis.LayerLoss`, in execution order; `verdict` names the layer
     that loses most and what to try, or is empty. `layer_map` is the file that maps Keras layers to tensors and
-    operators (`edgeq.quantization.layer_map`); `mixture` the schemes asked for by pattern of layer.
+    operators (`edgeq.quantization.layer_map`); `mixture` the schemes asked for by pattern of layer, or
+    chosen by a search, whose report `search` is (`edgeq.quantization.search.SearchReport`).
     """
 
     model: str
@@ -83,6 +84,7 @@ class ConversionReport:
     layer_map: str = ""
     mixture: Mapping[str, str] = field(default_factory=dict)
     granularity: str = "channel"
+    search: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The report as a JSON object; quantities say what kind of number they are."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -9,6 +14,7 @@ from rich.table import Table
 from edgeq.measure import Quantity, Unknown
 from edgeq.quantization.report import ConversionReport, Quality, TensorIo
 from edgeq.report.boards_text import bytes_text
+from edgeq.report.search_html import search_paths
 
 
 def render_conversion(console: Console, report: ConversionReport) -> None:
@@ -28,6 +34,8 @@ def render_conversion(console: Console, report: ConversionReport) -> None:
         console.print(f"  [green]+[/] {escape(improvement)}")
     if report.float_operators and report.scheme in ("int8", "int4", "int16x8"):
         console.print(f"  [yellow]stays in float:[/] {escape(', '.join(report.float_operators))}")
+    if report.search is not None:
+        _render_search(console, report.search, report.out)
     if report.quality is not None:
         _render_quality(console, report.quality)
     if report.verdict:
@@ -55,6 +63,28 @@ def _render_quality(console: Console, quality: Quality) -> None:
             f"error of {escape(output.name)}",
             f"mean {_number(output.mean_absolute)}, largest {_number(output.maximum)}, "
             f"signal to noise {_number(output.sqnr_db)} dB",
+        )
+    console.print(table)
+
+
+def _render_search(console: Console, search: Mapping[str, Any], out: str) -> None:
+    page = search_paths(Path(out))[1]
+    curve = [trial for trial in search["trials"] if trial["on_curve"] or trial["chosen"]]
+    console.print(
+        f"Search for {search['board']}: {len(search['trials'])} mixtures measured on {search['samples']} samples; "
+        f"{search['metric']} lost against cost (picture: {escape(str(page))}):"
+    )
+    table = Table("cost", "flash", "latency", "points lost", "layers", box=None, header_style="bold")
+    for trial in curve:
+        counts = Counter(trial["schemes"])
+        latency = trial["latency"].get("value")
+        table.add_row(
+            f"{trial['cost']:.2f}",
+            bytes_text(int(trial["flash"]["value"])),
+            "unknown" if latency is None else f"about {latency:,.0f} us",
+            f"{trial['drop_points']:.2f}",
+            ", ".join(f"{count} {scheme}" for scheme, count in sorted(counts.items())),
+            style="bold green" if trial["chosen"] else None,
         )
     console.print(table)
 
