@@ -1,6 +1,8 @@
 """Build a bundle with the host's compiler and run it in this process; the tflite-micro wheel beside it.
 
-EDGEQ_CFLAGS adds compiler flags to every build, for example `-fsanitize=undefined -fno-sanitize-recover=all`.
+EDGEQ_CFLAGS adds compiler flags to every build, for example `-fsanitize=undefined -fno-sanitize-recover=all`. With
+`-fsanitize=address` among them the arena is an allocation of its exact size, whose ends AddressSanitizer guards;
+its library must be preloaded (tests/c/test_operators_sanitized.py does).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from edgeq.graph.ir import Graph, Tensor
 
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 CANARY = 64
+# A preloaded sanitizer is for this process, not for the compiler.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 HOST = load_board("host")
 
@@ -41,8 +45,23 @@ def _compiled(command: list[str], source: Path) -> str:
     place = Path(_objects.name) / f"{key}.o"
     if not place.exists():
         include = str(source.parents[1] / "include")
-        subprocess.run([*command, "-I", include, "-c", str(source), "-o", str(place)], check=True)
+        command = [*command, "-I", include, "-c", str(source), "-o", str(place)]
+        subprocess.run(command, check=True, env=ENVIRONMENT)
     return str(place)
+
+
+class _Memory:
+    """Bytes 0xA5 at a multiple of 64, of the C library's own allocator: AddressSanitizer knows their bounds."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._library, self._pointer = ctypes.CDLL(None), ctypes.c_void_p()
+        place, sizes = ctypes.byref(self._pointer), (ctypes.c_size_t(64), ctypes.c_size_t(size_bytes))
+        assert self._library.posix_memalign(place, *sizes) == 0
+        self.start = self._pointer.value or 0
+        ctypes.memset(self.start, 0xA5, size_bytes)
+
+    def __del__(self) -> None:
+        self._library.free(self._pointer)
 
 
 class HostModel:
@@ -57,7 +76,7 @@ class HostModel:
         library = place / "model.so"
         command = [cc, "-std=c99", "-O1", *WARNINGS, *flags, "-fPIC"]
         objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]
-        subprocess.run([cc, *flags, "-shared", *objects, "-o", str(library)], check=True)
+        subprocess.run([cc, *flags, "-shared", *objects, "-o", str(library)], check=True, env=ENVIRONMENT)
         self.library = ctypes.CDLL(str(library))
         for kind in ("input", "output"):
             function = self._function(kind)
@@ -65,10 +84,10 @@ class HostModel:
         for verb in ("invoke", "reset"):
             self._function(verb).argtypes = [ctypes.c_void_p]
         self.size = bundle.manifest["arena_bytes"]
-        self._memory = (ctypes.c_uint8 * (self.size + 2 * CANARY + 64))()
-        start = ctypes.addressof(self._memory)
-        self.arena = (start + CANARY + 63) // 64 * 64
-        ctypes.memset(start, 0xA5, len(self._memory))
+        guarded = any("address" in flag for flag in flags if flag.startswith("-fsanitize"))
+        margin = 0 if guarded else CANARY
+        self._memory = _Memory(self.size + 2 * margin)
+        self.arena = self._memory.start + margin
         self._function("reset")(self.arena)
 
     def _function(self, verb: str) -> Any:
@@ -79,10 +98,9 @@ class HostModel:
             data = np.ascontiguousarray(value).tobytes()
             ctypes.memmove(self._function("input")(self.arena, position), data, len(data))
         assert self._function("invoke")(self.arena) == 0
-        start = ctypes.addressof(self._memory)
-        before = ctypes.string_at(start, self.arena - start)
-        after = ctypes.string_at(self.arena + self.size, start + len(self._memory) - self.arena - self.size)
-        assert set(before) | set(after) == {0xA5}, "wrote outside of the arena"
+        margin = self.arena - self._memory.start
+        around = ctypes.string_at(self._memory.start, margin) + ctypes.string_at(self.arena + self.size, margin)
+        assert not around.strip(b"\xa5"), "wrote outside of the arena"
         return [self._read(position, self.graph.tensors[t]) for position, t in enumerate(self.graph.outputs)]
 
     def _read(self, position: int, tensor: Tensor) -> np.ndarray:
