@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from tiny_bundle import write_tiny_bundle
 
 from edgeq.boards import list_boards, load_board
@@ -31,13 +32,23 @@ def built(bundle: Path, board: Board, out: Path, compiler: str | None) -> Image:
         pytest.skip(f"needs {compiler or 'a compiler'} for {board.id}")
 
 
+def load_address_of(image: Image, address: int) -> int:
+    """Where the byte at a run-time address lies in flash."""
+    with image.elf.open("rb") as stream:
+        for segment in ELFFile(stream).iter_segments("PT_LOAD"):
+            offset = address - segment["p_vaddr"]
+            if 0 <= offset < segment["p_filesz"]:
+                return int(segment["p_paddr"]) + offset
+    raise AssertionError(f"{address:#x} is not loaded")
+
+
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.id)
 def test_the_port_compiles_and_fits_its_memory(bundle: Path, board: Board, tmp_path: Path):
     image = built(bundle, board, tmp_path / "out", None)
     if board.memory:
         flash, ram = board.regions("flash")[0], board.regions("ram")[0]
         assert flash.start <= image.load_address
-        assert image.entry & ~1 in range(flash.start, flash.start + flash.size_bytes)
+        assert load_address_of(image, image.entry & ~1) in range(flash.start, flash.start + flash.size_bytes)
         assert image.sizes.ram_bytes <= ram.usable_bytes
 
 
@@ -78,3 +89,20 @@ def test_rp2350_has_its_block_in_the_first_four_kilobytes(bundle: Path, tmp_path
     assert image.load_address + at + 28 <= 0x10001000
     block = [int.from_bytes(content[at + 4 * i : at + 4 * i + 4], "little") for i in range(7)]
     assert block == [0xFFFFDED3, 0x10210142, 0x203, image.load_address, 0x3FF, 0, 0xAB123579]
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_esp32_c3_begins_as_its_rom_wants_for_direct_boot(bundle: Path, tmp_path: Path, compiler: str):
+    """Two magic words at flash offset 0; the ROM jumps behind them, where the flash is mapped for instructions."""
+    image = built(bundle, load_board("esp32-c3"), tmp_path / "out", compiler)
+    assert image.bin is not None
+    assert image.load_address == 0x3C000000
+    assert image.bin.read_bytes()[:8] == bytes.fromhex("1d04dbae1d04dbae")
+    assert image.entry == 0x42000008
+    assert load_address_of(image, image.entry) == 0x3C000008
+    with image.elf.open("rb") as stream:
+        elf = ELFFile(stream)
+        text, constants = elf.get_section_by_name(".text"), elf.get_section_by_name(".rodata")
+        assert text["sh_addr"] == 0x42000000
+        # Data are read through the other mapping, at the same offset in flash.
+        assert constants["sh_addr"] == load_address_of(image, constants["sh_addr"])
