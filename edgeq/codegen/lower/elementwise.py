@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil, floor, frexp, prod
 
 import numpy as np
 
@@ -216,8 +218,11 @@ def extremum(node: Node) -> Iterator[Step]:
 
 @lowering("PRELU")
 def prelu(node: Node) -> Iterator[Step]:
-    """x, or alpha * x below 0, alpha broadcast (Prelu in int8)."""
+    """x, or alpha * x below 0, alpha broadcast (Prelu in int8); in int16 correctly rounded, for TFLM has none."""
     a, b, result = node.input(0), node.input(1), node.output()
+    if a.type is TensorType.INT16:
+        yield _prelu_16(node)
+        return
     require(node, a, b, result, types=(TensorType.INT8,))
     factor, shift = multiplier(scale(a) / scale(result))
     negative_factor, negative_shift = multiplier(scale(a) * scale(b) / scale(result))
@@ -232,3 +237,42 @@ def prelu(node: Node) -> Iterator[Step]:
         "output_offset": zero_point(result),
     }
     yield binary_step(node, "prelu_s8", Struct("params", "prelu_params", fields), _HEADERS, 40)
+
+
+_FACTOR_BITS = 46
+
+
+def _exact_factor(real: Fraction, shift: int) -> int:
+    """`real` in units of 2^-shift, such that |q| * factor rounds as |q| * real does for every int16 q.
+
+    It is rounded up, which takes ties away from zero. Only products that are nearly a tie can go wrong: they are looked
+    at in fractions.
+    """
+    factor: int = ceil(abs(real) * 2**shift)
+    q = np.arange(1, 32769)
+    part = q * float(abs(real)) % 1
+    for value in q[np.abs(part - 0.5) < 1e-8].tolist():
+        if floor(abs(real) * value + Fraction(1, 2)) != (value * factor + (1 << (shift - 1))) >> shift:
+            raise Unsupported("A product of it cannot be rounded correctly.", "Use LEAKY_RELU.")
+    return factor if real >= 0 else -factor
+
+
+def _prelu_16(node: Node) -> Step:
+    """The alphas become factors of 46 bits, which round correctly for every input."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, result, types=(TensorType.INT16,))
+    require(node, b, types=_QUANTIZED)
+    if zero_point(a) or zero_point(result):
+        raise Unsupported("A zero point is not 0.", "Convert the model again.")
+    ratio = Fraction(scale(a)) / Fraction(scale(result))
+    alphas = node.constant(1, "alpha").reshape(-1).astype(int) - zero_point(b)
+    reals = [ratio * Fraction(scale(b)) * int(alpha) for alpha in alphas]
+    largest = float(max(ratio, *map(abs, reals)))
+    shift = _FACTOR_BITS - frexp(largest)[1]
+    if not 1 <= shift <= 62:
+        raise Unsupported("Its scales are too far apart.", "Convert the model again.")
+    known = {real: _exact_factor(real, shift) for real in {ratio, *reals}}
+    fields: Fields = {**_shape(a, b, result), "shift": shift, "multiplier": known[ratio]}
+    factors = Constant("b", "int64_t", np.array([known[real] for real in reals], np.int64))
+    plain = binary_step(node, "prelu_s16", Struct("params", "prelu_s16_params", fields), ("elementwise.h",), 40)
+    return replace(plain, constants=(factors, plain.constants[-1]))

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from edgeq.codegen.lower.common import (
     scale,
     zero_point,
 )
+from edgeq.codegen.lower.curve import curve_step
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Node, Step, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
@@ -33,7 +37,9 @@ _BYTES = (TensorType.INT8, TensorType.UINT8)
 
 
 def stored(tensor: Tensor) -> Ints:
-    """Every value of an 8-bit tensor in the order of its byte 0..255."""
+    """Every value of an 8-bit tensor in the order of its byte 0..255; of an int16 tensor in ascending order."""
+    if tensor.type is TensorType.INT16:
+        return np.arange(-32768, 32768)
     values = np.arange(256, dtype=np.int64)
     return np.where(values > 127, values - 256, values) if tensor.type is TensorType.INT8 else values
 
@@ -60,13 +66,23 @@ def table_step(node: Node, source: Tensor, result: Tensor, values: Ints, method:
 
 
 def correctly_rounded(source: Tensor, result: Tensor, function: Callable[[NDArray[Any]], object]) -> Ints:
-    """function(real value) in the result's quantization, rounded to nearest, ties away from zero."""
-    real = (stored(source) - zero_point(source)) * scale(source)
+    """function(real value) in the result's quantization, rounded to nearest, ties away from zero.
+
+    Values that are nearly a tie in floating point are computed again in fractions, where the function is rational.
+    """
+    steps = stored(source) - zero_point(source)
     with np.errstate(all="ignore"):
-        exact = np.asarray(function(real), np.float64) / scale(result)
+        exact = np.asarray(function(steps * scale(source)), np.float64) / scale(result)
     low, high = RANGE[result.type]
-    exact = np.nan_to_num(exact, nan=0.0, posinf=1e9, neginf=-1e9)
-    return np.clip(fixed.round_half_away(np.clip(exact, -1e9, 1e9)) + zero_point(result), low, high).astype(np.int64)
+    exact = np.clip(np.nan_to_num(exact, nan=0.0, posinf=1e9, neginf=-1e9), -1e9, 1e9)
+    rounded = fixed.round_half_away(exact)
+    unsure = np.abs(np.abs(exact) % 1 - 0.5) < 1e-9
+    if unsure.any():
+        values = np.array([Fraction(scale(source)) * int(q) for q in steps[unsure]], object)
+        with suppress(TypeError, AttributeError):
+            found = np.asarray(function(values)) / Fraction(scale(result))
+            rounded[unsure] = [floor(abs(v) + Fraction(1, 2)) * (1 if v > 0 else -1) for v in found]
+    return np.clip(rounded + zero_point(result), low, high).astype(np.int64)
 
 
 def _unary(node: Node) -> tuple[Tensor, Tensor]:
@@ -86,6 +102,14 @@ def _q4(source: Tensor) -> tuple[Ints, Ints, int]:
 
 def _is_wide(node: Node) -> bool:
     return node.input(0).type is TensorType.INT16
+
+
+def _curve(node: Node, function: Callable[[NDArray[Any]], object]) -> Step:
+    """A correctly rounded function in int16, for which TFLM has no kernel."""
+    source, result = unary_16.unary_16(node)
+    ratio = 1 / scale(result)
+    wanted = correctly_rounded(source, result, function)
+    return curve_step(node, lambda q: np.asarray(function(q * scale(source)), np.float64) * ratio, wanted)
 
 
 def _wide_curve(node: Node) -> Step:
@@ -220,7 +244,10 @@ def _down_scale(factor: int) -> int:
 
 @lowering("HARD_SWISH")
 def hard_swish(node: Node) -> Iterator[Step]:
-    """x * relu6(x + 3) / 6 in 16-bit fixed point (reference_ops::HardSwish)."""
+    """x * relu6(x + 3) / 6 in 16-bit fixed point (reference_ops::HardSwish); in int16 correctly rounded."""
+    if _is_wide(node):
+        yield _curve(node, lambda x: x * np.clip(x + 3, 0, 6) / 6)
+        return
     source, result = _unary(node)
     hires = np.float32(1 / 128) * np.float32(scale(source))
     factor, exponent = multiplier(float(hires / np.float32(scale(result))))
@@ -276,8 +303,11 @@ _REAL: dict[str, Callable[[NDArray[Any]], object]] = {
 @lowering("GELU", *_REAL)
 def correctly_rounded_unary(node: Node) -> Iterator[Step]:
     """Where TFLM has no int8 kernel, or a wrong one (a standalone RELU6): the correctly rounded function as a table."""
-    source, result = _unary(node)
     function = _gelu(node) if node.operator.name == "GELU" else _REAL[node.operator.name]
+    if _is_wide(node):
+        yield _curve(node, function)
+        return
+    source, result = _unary(node)
     yield table_step(node, source, result, correctly_rounded(source, result, function), "table, correctly rounded")
 
 

@@ -68,6 +68,15 @@ typedef struct {
 /* a where it is not negative, else a * b. */
 void edgeq_prelu_s8(const edgeq_prelu_params *p, const int8_t *a, const int8_t *b, int8_t *output);
 
+typedef struct {
+    EDGEQ_BROADCAST;
+    int32_t shift;
+    int64_t multiplier;
+} edgeq_prelu_s16_params;
+
+/* a * multiplier where a is not negative, else a * b; both in units of 2^-shift, rounded once, ties away from zero. */
+void edgeq_prelu_s16(const edgeq_prelu_s16_params *p, const int16_t *a, const int64_t *b, int16_t *output);
+
 /* x or, below 0, negative_sign * x, each with its own multiplier: RELU, LEAKY_RELU, ABS. May work in place. */
 typedef struct {
     int32_t count, multiplier, shift, negative_sign, negative_multiplier, negative_shift;
@@ -81,6 +90,15 @@ typedef struct {
 } edgeq_rsqrt_params;
 
 void edgeq_rsqrt_s16(const edgeq_rsqrt_params *p, const int16_t *input, int16_t *output);
+
+/* A function in pieces: from starts[i] on, over 2^bits[i] inputs, a cubic in (x - start) / 2^bits with the coefficients
+ * coefficients[4 * i ...], constant first, in units of 2^-28. May work in place. */
+typedef struct {
+    int32_t count, pieces;
+} edgeq_curve_s16_params;
+
+void edgeq_curve_s16(const edgeq_curve_s16_params *p, const int16_t *input, const int16_t *starts, const int8_t *bits,
+                     const int64_t *coefficients, int16_t *output);
 
 /* Inputs of one quantization, shifted left by 20 bits and scaled, are summed and requantized. */
 typedef struct {

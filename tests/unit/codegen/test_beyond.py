@@ -1,13 +1,21 @@
-"""Unary int8 operators that TFLM lacks or gets wrong: equal to the correctly rounded real function (90 digits)."""
+"""Unary operators that TFLM lacks or gets wrong: equal to the correctly rounded real function (90 digits)."""
 
 from __future__ import annotations
 
+import tempfile
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, getcontext
+from fractions import Fraction
+from math import floor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from single import T, model, outputs_of, values
+from bundles import build
+from hypothesis import given
+from hypothesis import strategies as st
+from single import INT8, INT16, T, model, outputs_of, values
+from test_operators import few, noise, scales, seeds
 
 getcontext().prec = 90
 
@@ -64,3 +72,45 @@ def test_correctly_rounded(name: str, function: Any, scales: tuple[float, float]
         real = function(Decimal(source_scale) * (q + 4)) / Decimal(result_scale)
         nearest = int(abs(real).to_integral_value(ROUND_HALF_UP).copy_sign(real))
         assert got == max(-128, min(127, nearest + 9)), f"{name}({q})"
+
+
+WIDE = {**FUNCTIONS, "HARD_SWISH": lambda x: x * min(max(x + 3, Decimal(0)), Decimal(6)) / 6}
+
+
+def run_on_every_value(name: str, source_scale: float, result_scale: float) -> np.ndarray:
+    source, result = T((65536,), INT16, scale=source_scale), T((65536,), INT16, scale=result_scale)
+    with tempfile.TemporaryDirectory() as place:
+        every = np.arange(-32768, 32768).astype(np.int16)
+        return build(model(name, [source], [result]), Path(place)).run([every])[0].copy()
+
+
+@pytest.mark.parametrize("scales", [(2.4e-4, 2.1e-4), (2.0**-13, 2.0**-12)])
+@pytest.mark.parametrize(("name", "function"), WIDE.items(), ids=WIDE.keys())
+def test_correctly_rounded_in_int16(name: str, function: Any, scales: tuple[float, float]) -> None:
+    """Two hundred values at random, the ends and those around 0; powers of two as scales give ties."""
+    source_scale, result_scale = (float(np.float32(s)) for s in scales)
+    got = run_on_every_value(name, source_scale, result_scale)
+    picked = np.random.default_rng(5).integers(-32768, 32767, 200).tolist()
+    for q in [*picked, -32768, -2, -1, 0, 1, 2, 32767]:
+        real = function(Decimal(source_scale) * q) / Decimal(result_scale)
+        nearest = int(abs(real).to_integral_value(ROUND_HALF_UP).copy_sign(real))
+        assert got[q + 32768] == max(-32768, min(32767, nearest)), f"{name}({q})"
+
+
+@few
+@given(scales, scales, scales, seeds, st.sampled_from([INT8, INT16]), st.booleans())
+def test_prelu_in_int16(a: float, b: float, ratio: float, seed: int, type_: Any, dyadic: bool) -> None:
+    """Every value with three alphas, in fractions."""
+    a, b, c = (2.0**-9, 2.0**-7, 2.0**-9) if dyadic else (a / 256, b, float(np.float32(a / 256 * (0.7 + ratio))))
+    a, zero = float(np.float32(a)), 5 if type_ is INT8 else 0
+    alphas = noise(seed, (3,))
+    source, result = T((1, 65536, 3), INT16, scale=a), T((1, 65536, 3), INT16, scale=c)
+    graph = model("PRELU", [source, T((1, 1, 3), type_, scale=b, zero=zero, data=alphas)], [result])
+    fed = np.repeat(np.arange(-32768, 32768).astype(np.int16)[None, :, None], 3, axis=2)
+    with tempfile.TemporaryDirectory() as place:
+        got = build(graph, Path(place)).run([fed])[0][0]
+    for channel, alpha in enumerate(alphas):
+        for q in [*range(-32768, 32768, 517), *range(-20, 20)]:
+            real = Fraction(a) * q / Fraction(c) * (1 if q >= 0 else Fraction(b) * (int(alpha) - zero))
+            nearest = floor(abs(real) + Fraction(1, 2)) * (1 if real > 0 else -1)
+            assert got[q + 32768, channel] == max(-32768, min(32767, nearest))
