@@ -137,12 +137,14 @@ def bundle(
 
     `agent` is what `flash` puts beside the model: EdgeQ's own, or the MLPerf Tiny device protocol; `name` must then be
     one of the benchmark's model ids. The C runs on the core alone; for a board with an Ethos-U, Vela's model lies
-    beside it under `ethos-u/` where Vela is installed.
+    beside it under `ethos-u/` where Vela is installed. The map of layers that `convert` left beside the model goes
+    along, so that `bench` knows them by name.
     """
     from edgeq import codegen
     from edgeq.boards import load_board
     from edgeq.boards.profile import EthosU
     from edgeq.graph import read_bytes, read_file
+    from edgeq.quantization.layer_map import read_beside
     from edgeq.toolchain.manifest import Manifest
     from edgeq.toolchain.mlperf import require_mlperf_model
     from edgeq.toolchain.vela import run_vela
@@ -156,6 +158,8 @@ def bundle(
     npu = target.executor("ethos-u")
     if isinstance(npu, EthosU) and (vela := run_vela(path, npu)) is not None and vela.npu_operators:
         result = codegen.with_file(result, f"ethos-u/{result.name}_vela.tflite", vela.model)
+    if (told := read_beside(path, result.manifest["model_sha256"])) is not None:
+        result = codegen.with_file(result, "golden/model.quant.json", told.to_bytes())
     codegen.write_bundle(result, Path(out))
     return result
 

@@ -49,7 +49,7 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """A layer's share of one profiled run."""
+    """A layer's share of one profiled run. `layer` is the Keras layer's name, where a map tells it."""
 
     index: int
     name: str
@@ -58,11 +58,13 @@ class LayerCost:
     macs: int | None
     cost: Quantity
     code: LayerCode | None = None
+    layer: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return {
             "index": self.index,
             "name": self.name,
+            "layer": self.layer,
             "output": self.output,
             "kernel": self.kernel,
             "macs": self.macs,

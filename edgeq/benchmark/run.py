@@ -36,6 +36,7 @@ from edgeq.device.session import Session
 from edgeq.errors import DeviceError, ToolError, UsageError
 from edgeq.measure import Computed, Measured, Quantity, Unknown
 from edgeq.progress import Progress, silent
+from edgeq.quantization.layer_map import read_beside
 from edgeq.toolchain import read_manifest
 
 Outputs = list[bytes]
@@ -100,6 +101,8 @@ def bench(
         if bundle_dir is not None and manifest is not None and image is not None:
             code = code_by_layer(bundle_dir, manifest.name, image)
             layers = tuple(replace(layer, code=code.get(layer.index)) for layer in layers)
+        if bundle_dir is not None and manifest is not None:
+            layers = _named(layers, bundle_dir, manifest.model_sha256)
         golden = None if bundle_dir is None or manifest is None else _golden(session, bundle_dir, manifest)
         got = _run_all(session, samples, progress)
         expected = [host.session.infer(sample) for sample in samples.inputs] if host.session is not None else None
@@ -238,6 +241,15 @@ def _profile(
         layer = named.get(index) or Layer(index=index, name=f"layer {index}")
         costs.append(LayerCost(index, layer.name, layer.output, layer.kernel, layer.macs, Measured(count, *unit)))
     return tuple(costs)
+
+
+def _named(layers: tuple[LayerCost, ...], bundle_dir: Path, model_sha256: str) -> tuple[LayerCost, ...]:
+    """The layers under the user's names, where the bundle has the map of its model."""
+    told = read_beside(bundle_dir / "golden" / "model.tflite", model_sha256)
+    if told is None:
+        return layers
+    names = told.layers_by_tensor()
+    return tuple(replace(layer, layer=names.get(layer.output or "")) for layer in layers)
 
 
 def _shown(progress: Progress, what: str, done: int, total: int) -> Callable[[int, int], None]:

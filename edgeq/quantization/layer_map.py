@@ -81,11 +81,15 @@ class MappedTensor(_Entry):
 
 
 class MappedOperator(_Entry):
-    """An operator, the layers fused into it (none: it converts between schemes), and the scheme it computes in."""
+    """An operator, the layers fused into it (none: it converts between schemes), and the scheme it computes in.
+
+    `outputs`: the tensors it writes, by index.
+    """
 
     index: int
     name: str
     layers: tuple[str, ...]
+    outputs: tuple[int, ...] = ()
     scheme: str | None
 
 
@@ -110,10 +114,10 @@ class LayerMap(_Entry):
     operators: tuple[MappedOperator, ...]
     tensors: tuple[MappedTensor, ...]
 
-    def layer_of(self, operator: int) -> str | None:
-        """The name of the layer that an operator mainly computes: the first of those fused into it."""
-        found = next((op for op in self.operators if op.index == operator), None)
-        return found.layers[0] if found is not None and found.layers else None
+    def layers_by_tensor(self) -> dict[str, str]:
+        """The name of each tensor that an operator writes -> the layer it mainly computes, the first of those fused."""
+        names = {tensor.index: tensor.name for tensor in self.tensors}
+        return {names[t]: op.layers[0] for op in self.operators if op.layers for t in op.outputs if t in names}
 
     def to_bytes(self) -> bytes:
         """The file's content, the same for the same map."""
@@ -172,7 +176,13 @@ def scheme_of(graph: Graph, op: Operator) -> str | None:
 def build(graph: Graph, origins: Origins, *, sha256: str, scheme: str, granularity: str) -> LayerMap:
     """The map of `graph`, whose bytes have the digest `sha256`."""
     operators = tuple(
-        MappedOperator(index=op.index, name=op.name, layers=origins.of(graph, op), scheme=scheme_of(graph, op))
+        MappedOperator(
+            index=op.index,
+            name=op.name,
+            layers=origins.of(graph, op),
+            outputs=op.outputs,
+            scheme=scheme_of(graph, op),
+        )
         for op in graph.operators
     )
     named = dict.fromkeys([*origins.classes, *(path for op in operators for path in op.layers)])

@@ -152,7 +152,9 @@ def _layers(console: Console, report: BenchReport) -> None:
     if not values or report.ticks is None:
         return
     total = sum(values) or 1
-    table = Table("#", "layer", "kernel", box=None, header_style="bold")
+    named = any(layer.layer for layer in report.layers)
+    columns = ["#", *(["layer"] if named else []), "operator" if named else "layer", "kernel"]
+    table = Table(*columns, box=None, header_style="bold")
     table.add_column(report.ticks.unit, justify="right")
     table.add_column("%", justify="right")
     table.add_column(".text", justify="right")
@@ -160,7 +162,9 @@ def _layers(console: Console, report: BenchReport) -> None:
         if not isinstance(layer.cost, Unknown):
             share = f"{100 * layer.cost.value / total:.1f}"
             code = "" if layer.code is None else f"{layer.code.text_bytes.value:,.0f}"
-            table.add_row(str(layer.index), layer.name, escape(layer.kernel), f"{layer.cost.value:,.0f}", share, code)
+            whose = [escape(layer.layer or "")] if named else []
+            cost = f"{layer.cost.value:,.0f}"
+            table.add_row(str(layer.index), *whose, layer.name, escape(layer.kernel), cost, share, code)
     console.print(table)
 
 

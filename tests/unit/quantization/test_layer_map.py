@@ -16,7 +16,7 @@ from edgeq.quantization import layer_map
 
 
 def _sentence() -> layer_map.LayerMap:
-    operator = layer_map.MappedOperator(index=0, name="CONV_2D", layers=("stem", "norm"), scheme="int8")
+    operator = layer_map.MappedOperator(index=0, name="CONV_2D", layers=("stem", "norm"), outputs=(0,), scheme="int8")
     layer = layer_map.MappedLayer(
         name="stem", class_name="Conv2D", schemes=("int8",), operators=(0,), tensors=(0, 1, 2)
     )
@@ -35,8 +35,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     told, model = _sentence(), tmp_path / "kws.tflite"
     assert layer_map.parse(told.to_bytes(), "m") == told
     assert json.loads(told.to_bytes())["schema"] == "edgeq.quant/1"
-    assert told.layer_of(0) == "stem"
-    assert told.layer_of(7) is None
+    assert told.layers_by_tensor() == {"x": "stem"}
     assert layer_map.path_beside(model).name == "kws.quant.json"
     assert layer_map.read_beside(model, "ab") is None
     layer_map.path_beside(model).write_bytes(told.to_bytes())
@@ -88,3 +87,26 @@ def test_every_operator_and_layer_of_a_conversion_is_in_the_map(inline: Callable
         assert tensor.scale == (() if q is None else q.scale)
     # The report names layers as the user did.
     assert {loss["layer"] for loss in report.layers} <= set(classes)
+
+
+@pytest.mark.tensorflow
+def test_bench_calls_layers_as_the_user_does(
+    inline: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    from edgeq import api
+
+    monkeypatch.setenv("EDGEQ_STATE", str(tmp_path / "state"))
+    layers = keras.layers
+    inputs = keras.Input((6, 6, 1))
+    z = layers.Flatten()(layers.Conv2D(4, 3, activation="relu", name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, name="second")(z))
+    out = tmp_path / "m.tflite"
+    x = np.random.default_rng(0).normal(size=(30, 6, 6, 1)).astype(np.float32)
+    inline(model, out, data=x, calibration="minmax")
+    api.flash(out, "host")
+    named = [layer.layer for layer in api.bench(out, "host", runs=3).layers]
+    assert [name for name in named if name != "flatten"] == ["first", "second"]
+    layer_map.path_beside(out).unlink()
+    assert {layer.layer for layer in api.bench(out, "host", runs=3).layers} == {None}
