@@ -7,6 +7,7 @@ its library must be preloaded (tests/c/test_operators_sanitized.py does).
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import hashlib
 import os
@@ -75,20 +76,30 @@ class HostModel:
         flags = (*flags, *os.environ.get("EDGEQ_CFLAGS", "").split())
         library = place / "model.so"
         command = [cc, "-std=c99", "-O1", *WARNINGS, *flags, "-fPIC"]
-        objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]
-        subprocess.run([cc, *flags, "-shared", *objects, "-o", str(library)], check=True, env=ENVIRONMENT)
-        self.library = ctypes.CDLL(str(library))
+        self.objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]
+        subprocess.run([cc, *flags, "-shared", *self.objects, "-o", str(library)], check=True, env=ENVIRONMENT)
+        self.size = bundle.manifest["arena_bytes"]
+        self._guarded = any("address" in flag for flag in flags if flag.startswith("-fsanitize"))
+        self.load(ctypes.CDLL(str(library)))
+
+    def load(self, library: ctypes.CDLL) -> None:
+        """Take the code from a library that holds it, with a new arena."""
+        self.library = library
         for kind in ("input", "output"):
             function = self._function(kind)
             function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]
         for verb in ("invoke", "reset"):
             self._function(verb).argtypes = [ctypes.c_void_p]
-        self.size = bundle.manifest["arena_bytes"]
-        guarded = any("address" in flag for flag in flags if flag.startswith("-fsanitize"))
-        margin = 0 if guarded else CANARY
+        margin = 0 if self._guarded else CANARY
         self._memory = _Memory(self.size + 2 * margin)
         self.arena = self._memory.start + margin
         self._function("reset")(self.arena)
+
+    def another(self) -> HostModel:
+        """A further instance of the same code, with an arena of its own."""
+        twin = copy.copy(self)
+        twin.load(self.library)
+        return twin
 
     def _function(self, verb: str) -> Any:
         return getattr(self.library, f"{self.name}_{verb}")

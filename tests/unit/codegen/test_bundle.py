@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import WARNINGS, build
+from bundles import WARNINGS, HostModel, Wheel, build
 from single import INT32, T, model, noise_weights, values
+from test_recurrent import counter
 
 from edgeq import codegen
 from edgeq.boards import load_board
 from edgeq.errors import ModelError, OutputError
-from edgeq.graph import Graph
+from edgeq.graph import Graph, write_bytes
 
 HOST = load_board("host")
 
@@ -87,6 +88,30 @@ def test_two_models_share_an_image(tmp_path: Path) -> None:
     program = tmp_path / "program"
     subprocess.run(["g++", "-Wall", "-Wextra", "-Werror", *includes, main, *objects, "-o", program], check=True)
     assert subprocess.run([program], check=False).returncode == 0
+
+
+def test_instances_of_two_models_in_one_image(tmp_path: Path) -> None:
+    """Two arenas for a model with state and two for one without, run in turns: each as if it were alone."""
+    graphs = {"first": counter([-7, 20, 100]), "second": small()}
+    models = {}
+    for name, graph in graphs.items():
+        made = codegen.emit(codegen.plan(graph, HOST, name=name))
+        models[name] = HostModel(made, graph, tmp_path / name)
+    objects = [file for one in models.values() for file in one.objects]
+    subprocess.run(["gcc", "-shared", *objects, "-o", tmp_path / "both.so"], check=True)
+    both = ctypes.CDLL(str(tmp_path / "both.so"))
+    instances = []
+    for name, one in models.items():
+        one.load(both)
+        one._function("reset")(None)
+        instances += [(graphs[name], one, Wheel(write_bytes(graphs[name])), 2)]
+        instances += [(graphs[name], one.another(), Wheel(write_bytes(graphs[name])), 7)]
+    for turn in range(4):
+        for graph, ours, wheel, seed in instances:
+            fed = values(graph, seed + turn)
+            np.testing.assert_array_equal(
+                ours.run(fed)[0], wheel.run(fed)[0].reshape(graph.tensors[graph.outputs[0]].shape)
+            )
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
