@@ -103,7 +103,30 @@ class SerialTransport:
                 if data or time.monotonic() >= deadline:
                     return data
         except (OSError, TypeError, ValueError) as error:  # pyserial raises TypeError after a disconnect
+            if "multiple access" in str(error) and not self._hung_up():
+                raise self._shared(str(error)) from error
             raise port_lost(self.name, str(error)) from error
+
+    def _hung_up(self) -> bool:
+        """Whether the other end is gone: pyserial cannot tell that from another reader, the system can."""
+        poll = getattr(select, "poll", None)
+        if poll is None:
+            return True
+        try:
+            watched = poll()
+            watched.register(self._port.fileno(), 0)
+            return bool(watched.poll(0))
+        except (OSError, ValueError, TypeError):
+            return True
+
+    def _shared(self, why: str) -> LinkError:
+        return LinkError(
+            "port-busy",
+            f"Another program reads from the port {self.name}, too, and takes bytes away.",
+            where=self.name,
+            why=why,
+            try_=("Close the serial monitor or IDE that holds it.", "See who holds it: edgeq doctor"),
+        )
 
     def write(self, data: bytes) -> None:
         try:
@@ -120,6 +143,7 @@ class _SerialPort(Protocol):
     in_waiting: int
 
     def read(self, size: int) -> bytes: ...
+    def fileno(self) -> int: ...
     def write(self, data: bytes) -> int | None: ...
     def close(self) -> None: ...
 

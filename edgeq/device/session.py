@@ -84,6 +84,8 @@ class Session:
         self._inputs: dict[int, bytearray] = {}
         self._booted: Frame | None = None
         self._hints = 0
+        self._strangers = 0
+        """Frames that were not the answer waited for."""
 
     @property
     def info(self) -> Hello:
@@ -93,28 +95,38 @@ class Session:
         return self._hello
 
     def hello(self) -> Hello:
-        """Open a session: what rubbish stands on the line is skipped, a board that is starting is waited for."""
+        """Open a session: what rubbish stands on the line is skipped, a board that is starting is waited for.
+
+        So is one that is busy with what an earlier session asked for, such as a RUN that nobody waits for any more:
+        while its frames come, up to the silence allowed.
+        """
         self._session = secrets.randbelow((1 << 32) - 1) + 1
         self._next_sequence()
         self._booted = None
         payload = struct.pack("<I", self._session)
         frame = self._frame(Command.HELLO, payload)
-        deadline = time.monotonic() + self.timing.hello_s
+        started = time.monotonic()
+        deadline = started + self.timing.hello_s
         invalid_before = self._reader.invalid
+        self._strangers = 0
         first = True
         while time.monotonic() < deadline:
             self._send(frame, prefix=b"\0", repeated=not first)
-            first = False
+            first, strangers = False, self._strangers
             wait_s = self.timing.hello_repeat_s + self.timing.line_s(400)
             reply = self._wait(Command.HELLO, min(time.monotonic() + wait_s, deadline))
             if reply is None:
+                if self._strangers > strangers:
+                    deadline = max(
+                        deadline, min(time.monotonic() + self.timing.hello_s, started + self.timing.silence_s)
+                    )
                 continue
             self._raise_for_status(Command.HELLO, reply)
             self._booted = None
             self._hello = self._parse(Hello.parse, reply)
             self._inputs = {}
             return self._hello
-        raise self._no_answer(Command.HELLO, self._reader.invalid - invalid_before, self.timing.hello_s)
+        raise self._no_answer(Command.HELLO, self._reader.invalid - invalid_before, time.monotonic() - started)
 
     def expect(self, *, board: str | None = None, model_sha256: str | None = None) -> None:
         """DeviceError `wrong-board` or `wrong-model` if another one than expected answered `hello()`."""
@@ -264,10 +276,13 @@ class Session:
         prefix = b""
         while (now := time.monotonic()) < deadline:
             self._send(frame, prefix=prefix, repeated=bool(prefix))
+            strangers = self._strangers
             reply = self._wait(command, min(now + wait_s, deadline), progress)
             if reply is not None:
                 self._raise_for_status(command, reply)
                 return reply
+            if self._strangers > strangers:  # the board still answers what was repeated before
+                deadline = max(deadline, min(now + wait_s * self.timing.attempts, started + self.timing.silence_s))
             prefix = b"\0"
             if command == Command.RUN:
                 wait_s = min(wait_s * 2, 16.0)
@@ -289,9 +304,9 @@ class Session:
                     if self._hints <= _MOST_HINTS:
                         return None
                     continue
-                if (frame.command, frame.sequence) != (command + REPLY, self._sequence):
-                    continue
-                if frame.session != self._session and frame.status not in (Status.NO_SESSION, Status.VERSION):
+                foreign = frame.session != self._session and frame.status not in (Status.NO_SESSION, Status.VERSION)
+                if foreign or (frame.command, frame.sequence) != (command + REPLY, self._sequence):
+                    self._strangers += 1
                     continue
                 if frame.status != Status.PROGRESS:
                     return frame
@@ -385,7 +400,9 @@ class Session:
             "no-answer",
             f"The board at {self.transport.name} does not answer {command.name}.",
             where=self.transport.name,
-            why=f"No valid frame in {waited_s:.1f} s.",
+            why=f"No valid frame in {waited_s:.1f} s."
+            if command != Command.HELLO or not self._strangers
+            else f"It still answers an earlier session after {waited_s:.1f} s.",
             try_=(
                 "Flash it first: edgeq flash MODEL --board BOARD",
                 "Check the port (edgeq devices), press the board's reset button.",
