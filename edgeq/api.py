@@ -112,13 +112,24 @@ def check(
     return reports
 
 
-def fix(model: Path | str, out: Path | str) -> list[Fixed]:
-    """Apply every mechanical remedy of `check` to a `.tflite` file, written to `out` (whole or not at all)."""
+def fix(model: Path | str, out: Path | str, *, approximate: bool = False) -> list[Fixed]:
+    """Apply every mechanical remedy of `check` to a `.tflite` file, written to `out` (whole or not at all).
+
+    `approximate` adds those that change the outputs (SWISH becomes HARD_SWISH); both models are then run on random
+    inputs, and each such remedy's `kept` says how far the outputs are apart. ToolError `interpreter-missing`.
+    """
+    from dataclasses import replace
+
     from edgeq import checks
     from edgeq.files import write_file
     from edgeq.graph import read, verify, write_bytes
 
     graph, fixed = checks.fix(read(Path(model)))
+    if approximate:
+        exact = graph
+        graph, changed = checks.approximate(exact)
+        measured = str(checks.difference(exact, graph)) if changed else ""
+        fixed += tuple(replace(one, kept=measured) for one in changed)
     verify(graph)
     write_file(Path(out), write_bytes(graph))
     return list(fixed)

@@ -1,4 +1,7 @@
-"""Remedies that are mechanical: `edgeq check --fix`. What each keeps of the outputs is part of its result."""
+"""Remedies that are mechanical: `edgeq check --fix`. What each keeps of the outputs is part of its result.
+
+Those of `fix` keep every output, as a number. `approximate` ones do not, and are applied only when asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgeq.checks.rules import FLOATS
-from edgeq.checks.simplify import no_ops, round_trips, separate_activations
-from edgeq.graph.ir import Graph, Operator, Signature, Tensor
+from edgeq.checks.simplify import no_ops, round_trips, separate_activations, swishes
+from edgeq.graph.ir import Graph, Operator, Signature, Tensor, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,24 @@ def fix(graph: Graph) -> tuple[Graph, tuple[Fixed, ...]]:
         graph, fixed = remedy(graph)
         done.extend(fixed)
     return (_compact(graph) if done else graph), tuple(done)
+
+
+def approximate(graph: Graph) -> tuple[Graph, tuple[Fixed, ...]]:
+    """The graph with each SWISH replaced by HARD_SWISH, which keeps the tensors' scales; the outputs change."""
+    fixed: list[Fixed] = []
+    for logistic, product in swishes(graph):
+        source, result = graph.tensors[logistic.inputs[0]], graph.tensors[product.outputs[0]]
+        plain = product.options.get("fused_activation_function", "NONE") == "NONE"
+        if not plain or source.type is not result.type or source.type not in (TensorType.FLOAT32, TensorType.INT8):
+            continue
+        if source.shape != result.shape or logistic.outputs[0] in graph.outputs:
+            continue
+        hard = Operator(product.index, "HARD_SWISH", 1, (source.index,), product.outputs)
+        kept = (hard if op is product else op for op in graph.operators if op is not logistic)
+        graph = replace(graph, operators=tuple(kept))
+        what = f"LOGISTIC {logistic.index} and MUL {product.index} replaced by HARD_SWISH"
+        fixed.append(Fixed("rare-activation", what, "outputs change"))
+    return (_compact(graph) if fixed else graph), tuple(fixed)
 
 
 def _fix_batch(graph: Graph) -> tuple[Graph, list[Fixed]]:

@@ -16,7 +16,7 @@ from inspect import getdoc
 
 from edgeq.boards.profile import Board
 from edgeq.checks.findings import Finding, Severity
-from edgeq.checks.simplify import no_ops, round_trips, separate_activations
+from edgeq.checks.simplify import no_ops, round_trips, separate_activations, swishes
 from edgeq.graph.ir import Graph, Operator, TensorType
 
 FLOATS = (TensorType.FLOAT32, TensorType.FLOAT16, TensorType.FLOAT64, TensorType.BFLOAT16)
@@ -265,18 +265,10 @@ def separate_activation(model: Model) -> Iterator[Found]:
     "note",
     "edge-tpu",
     "generated-c",
-    remedy="Replace SWISH (x * sigmoid(x)) by HARD_SWISH or RELU6.",
+    remedy="Replace SWISH (x * sigmoid(x)) by HARD_SWISH (edgeq check --fix --approximate), or by RELU6 in training.",
 )
 def rare_activation(model: Model) -> Iterator[Found]:
     """SWISH becomes LOGISTIC and MUL: two passes over the tensor where HARD_SWISH or RELU6 is one, or none."""
-    consumers = model.graph.consumers()
-    count = 0
-    first: Operator | None = None
-    for operator in model.graph.operators:
-        if operator.name == "LOGISTIC":
-            partners = consumers.get(operator.outputs[0], [])
-            if len(partners) == 1 and partners[0].name == "MUL" and operator.inputs[0] in partners[0].inputs:
-                count += 1
-                first = first or operator
-    if count:
-        yield Found(f"{count} pairs of LOGISTIC and MUL", first)
+    pairs = list(swishes(model.graph))
+    if pairs:
+        yield Found(f"{len(pairs)} pairs of LOGISTIC and MUL", pairs[0][0])

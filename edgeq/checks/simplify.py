@@ -68,3 +68,12 @@ def separate_activations(graph: Graph) -> Iterator[tuple[Operator, Operator]]:
         only = len(consumers[between.index]) == 1 and between.type in _FUSED_TYPES
         if free and only and _alike(between, result):
             yield before, op
+
+
+def swishes(graph: Graph) -> Iterator[tuple[Operator, Operator]]:
+    """(LOGISTIC, MUL) that together are SWISH: x * sigmoid(x), the sigmoid read by nobody else."""
+    consumers = graph.consumers()
+    for op in _whole(graph):
+        partners = consumers.get(op.outputs[0], []) if op.name == "LOGISTIC" else []
+        if len(partners) == 1 and partners[0].name == "MUL" and op.inputs[0] in partners[0].inputs:
+            yield op, partners[0]

@@ -35,7 +35,9 @@ def bundle(
     """Compile a .tflite model to C sources for a board: no interpreter, no heap, the same bytes as TFLM."""
     with Verb("bundle", json=json, quiet=quiet, debug=debug) as verb:
         from edgeq import api
+        from edgeq.boards import load_board
         from edgeq.errors import UsageError
+        from edgeq.toolchain.vela import hint
 
         place = board_file or board
         if place is None or (board_file and board):
@@ -45,11 +47,12 @@ def bundle(
                 try_="Give --board BOARD; `edgeq boards list` shows them.",
             )
         result = api.bundle(model, place, out, name=name, optimize=optimize, agent=agent)
-        document = {"directory": str(out), "manifest": dict(result.manifest)}
-        verb.finish(document, lambda console: _render(console, result, out, quiet=quiet))
+        missing = hint(load_board(place))
+        document = {"directory": str(out), "manifest": dict(result.manifest), "hint": missing}
+        verb.finish(document, lambda console: _render(console, result, out, missing, quiet=quiet))
 
 
-def _render(console: Console, result: Bundle, out: Path, *, quiet: bool) -> None:
+def _render(console: Console, result: Bundle, out: Path, missing: str | None, *, quiet: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -68,3 +71,5 @@ def _render(console: Console, result: Bundle, out: Path, *, quiet: bool) -> None
     for path in result.files:
         if path.startswith("ethos-u/"):
             console.print(f"{path} is for TFLM with the Ethos-U driver; EdgeQ's C leaves the Ethos-U idle.")
+    if missing:
+        console.print(escape(missing))

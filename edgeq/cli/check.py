@@ -23,6 +23,12 @@ def check(
     fix: Annotated[
         bool, typer.Option("--fix", help="Apply the remedies that are mechanical; check the result.")
     ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="With --fix: also remedies that change the outputs; by how much is measured."
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where --fix writes the model.")] = None,
     budget: Annotated[str | None, typer.Option(help="A gate: flash=256k,ram=64k,latency=20ms.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write the findings as SARIF.")] = None,
@@ -55,7 +61,9 @@ def check(
             raise UsageError(
                 "bad-option", "--fix and -o belong together.", try_="edgeq check MODEL --fix -o OUT.tflite"
             )
-        fixed = api.fix(model, out) if out else []
+        if approximate and not fix:
+            raise UsageError("bad-option", "--approximate belongs to --fix.", try_="Add --fix -o OUT.tflite.")
+        fixed = api.fix(model, out, approximate=approximate) if out else []
         checked = out or model
         reports = api.check(checked, named, budget=budget, progress=verb.progress)
         if sarif:

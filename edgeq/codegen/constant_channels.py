@@ -74,7 +74,8 @@ def _flat(node: Node) -> NDArray[np.int8] | None:
     if node.operator.name == "DEPTHWISE_CONV_2D":
         single = len(filters.shape) == 4 and filters.shape[3] == node.input(0).shape[-1]
         return values.reshape(-1, filters.shape[3]).T[:, :, None] if single else None
-    flat = len(filters.shape) == 2 and filters.shape[1] == node.input(0).elements
+    source = node.input(0)
+    flat = len(filters.shape) == 2 and filters.shape[1] == source.elements == source.shape[-1]
     return values.reshape(filters.shape[0], 1, -1) if flat else None
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgeq.boards.profile import EthosU
+from edgeq.boards.profile import Board, EthosU
 from edgeq.checks.ethos import VelaResult
 
 TIMEOUT_S = 300
@@ -22,6 +22,13 @@ def vela_command() -> list[str] | None:
         return [sys.executable, "-m", "ethosu.vela"]
     found = shutil.which("vela")
     return [found] if found else None
+
+
+def hint(board: Board) -> str | None:
+    """What a board's Ethos-U lacks here, and how to get it; None where there is nothing to say."""
+    if board.executor("ethos-u") is None or vela_command() is not None:
+        return None
+    return "Vela is not installed, so there is nothing for the Ethos-U: pip install 'edgeq[ethosu]', then bundle again."
 
 
 def run_vela(model: Path, executor: EthosU) -> VelaResult | None:

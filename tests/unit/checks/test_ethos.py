@@ -7,9 +7,11 @@ import sys
 from hashlib import sha256
 
 import pytest
+from typer.testing import CliRunner
 
 from edgeq import api
 from edgeq.boards import load_board
+from edgeq.cli.main import app
 from edgeq.measure import Estimated, Unknown
 from edgeq.toolchain import read_manifest, vela
 
@@ -62,3 +64,15 @@ def test_the_bundle_carries_velas_model(shared, monkeypatch, tmp_path):
     api.bundle(model, BOARD, tmp_path / "without", name="kws")
     assert not (tmp_path / "without" / "ethos-u").exists()
     read_manifest(tmp_path / "without")
+
+
+def test_a_bundle_without_vela_says_how_to_get_it(shared, monkeypatch, tmp_path):
+    monkeypatch.setattr(vela, "vela_command", lambda: None)
+    model = str(shared / "models" / "kws_ref_int8.tflite")
+    done = CliRunner().invoke(app, ["bundle", model, "-b", BOARD, "-o", str(tmp_path / "npu")])
+    assert done.exit_code == 0
+    assert "pip install 'edgeq[ethosu]'" in " ".join(done.output.split())
+    plain = CliRunner().invoke(app, ["bundle", model, "-b", "virtual-m4", "-o", str(tmp_path / "plain")])
+    assert "Vela" not in plain.output
+    monkeypatch.setattr(vela, "vela_command", lambda: ["vela"])
+    assert vela.hint(load_board(BOARD)) is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgeq.boards import load_board
-from edgeq.checks import check, fix
+from edgeq.checks import approximate, check, difference, fix
+from edgeq.cli.main import app
 from edgeq.graph import verify, write_bytes
 from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
 from edgeq.interpreter import Interpreter
@@ -135,3 +139,52 @@ def test_what_changes_nothing_is_removed() -> None:
     moved[10] = Tensor(10, "order", I32, (4,), (4,), None, np.array([0, 2, 1, 3], np.int32))
     kept, _ = fix(Graph("main", tuple(moved), operators, (0,), (8,)))
     assert [op.name for op in kept.operators] == ["RELU", "TRANSPOSE", "PAD", "TANH"]
+
+
+def swish(float_: bool) -> Graph:
+    """x * sigmoid(x)."""
+    type_ = F32 if float_ else I8
+    scales = (None,) * 3 if float_ else (Q, Quantization((1 / 256,), (-128,)), Quantization((0.04,), (-120,)))
+    tensors = tuple(Tensor(i, n, type_, SHAPE, SHAPE, q) for i, (n, q) in enumerate(zip("xsy", scales, strict=True)))
+    operators = (
+        Operator(0, "LOGISTIC", 2, (0,), (1,)),
+        Operator(1, "MUL", 2, (0, 1), (2,), MappingProxyType({"fused_activation_function": "NONE"})),
+    )
+    return Graph("main", tensors, operators, (0,), (2,))
+
+
+@pytest.mark.parametrize("float_", [False, True], ids=["int8", "float"])
+def test_swish_is_replaced_only_when_asked_for_and_the_difference_is_measured(float_: bool) -> None:
+    graph = swish(float_)
+    assert fix(graph)[1] == ()
+    changed, done = approximate(graph)
+    verify(changed)
+    assert [op.name for op in changed.operators] == ["HARD_SWISH"]
+    assert [one.rule for one in done] == ["rare-activation"]
+    # x * sigmoid(x) and x * relu6(x + 3) / 6 are 0.1423 apart at most, where |x| = 3.
+    step = 0.0 if float_ else 0.04
+    measured = difference(graph, changed)
+    assert 0.1423 - 2 * step - 0.01 < measured.largest < 0.1424 + 2 * step
+    assert 0 < measured.mean < measured.largest
+    x = np.linspace(-4, 4, 100, dtype=np.float32).reshape(SHAPE)
+    if float_:
+        (got,) = Interpreter(write_bytes(changed)).run([x])
+        np.testing.assert_allclose(got, x * np.clip(x + 3, 0, 6) / 6, atol=1e-6)
+
+
+def test_a_sigmoid_that_is_read_twice_stays() -> None:
+    graph = swish(False)
+    assert approximate(Graph("main", graph.tensors, graph.operators, (0,), (2, 1)))[1] == ()
+
+
+def test_the_command_line_says_by_how_much_the_outputs_change(tmp_path: Path) -> None:
+    model, out = tmp_path / "swish.tflite", tmp_path / "out.tflite"
+    model.write_bytes(write_bytes(swish(False)))
+    command = ["check", str(model), "-b", "virtual-m4", "--approximate"]
+    done = CliRunner().invoke(app, [*command, "--fix", "-o", str(out), "--json"])
+    assert done.exit_code == 0
+    (fixed,) = json.loads(done.stdout)["fixed"]
+    assert fixed["rule"] == "rare-activation"
+    assert "outputs differ by 0.1" in fixed["kept"]
+    assert "32 seeded random inputs" in fixed["kept"]
+    assert CliRunner().invoke(app, command).exit_code == 2
