@@ -246,8 +246,10 @@ def _model_source(plan: Plan, constants: _Constants) -> str:
         for step in plan.steps
         for line in step.reset
     )
-    cleared = f"    uint8_t *const arena = (uint8_t *)arena_start;\n    if (arena == NULL) {{\n        return;\n    }}\n{resets}"
-    reset_body = cleared if resets else "    (void)arena_start;"
+    reset_body = "    (void)arena_start;"
+    if resets:
+        guard = "    if (arena == NULL) {\n        return;\n    }"
+        reset_body = f"    uint8_t *const arena = (uint8_t *)arena_start;\n{guard}\n{resets}"
     parameters = _prefixed("\n".join(structs), plan.name)
     return f"""{_banner(plan, f"The model {plan.name}: one call of a kernel for each layer.")}#include "{plan.name}.h"
 
