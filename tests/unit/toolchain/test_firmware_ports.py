@@ -106,3 +106,25 @@ def test_esp32_c3_begins_as_its_rom_wants_for_direct_boot(bundle: Path, tmp_path
         assert text["sh_addr"] == 0x42000000
         # Data are read through the other mapping, at the same offset in flash.
         assert constants["sh_addr"] == load_address_of(image, constants["sh_addr"])
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_imxrt1062_begins_with_what_its_boot_rom_reads(bundle: Path, tmp_path: Path, compiler: str):
+    """System boot in the i.MX RT1060 reference manual: FlexSPI configuration at 0, image vector table at 0x1000."""
+    image = built(bundle, load_board("teensy-41"), tmp_path / "out", compiler)
+    assert image.bin is not None
+    content = image.bin.read_bytes()
+    words = {
+        at: int.from_bytes(content[at : at + 4], "little") for at in (*range(0, 512, 4), *range(0x1000, 0x1040, 4))
+    }
+    assert image.load_address == 0x60000000
+    assert content[:4] == b"FCFB"
+    # Fast read on four lines of a W25Q64JV: command 0xEB, 24 bits of address, mode 0x20, 4 dummy cycles, data.
+    assert [words[at] for at in (0x80, 0x84, 0x88)] == [0x0A1804EB, 0x32041E20, 0x7C012604]
+    header, entry, _, _, data, itself = (words[0x1000 + 4 * i] for i in range(6))
+    assert (header, itself) == (0x432000D1, 0x60001000)
+    assert entry & 1
+    assert load_address_of(image, entry & ~1) == entry & ~1
+    start, length = words[data - 0x60000000], words[data - 0x60000000 + 4]
+    assert start == 0x60000000
+    assert len(content) <= length <= 8 << 20
