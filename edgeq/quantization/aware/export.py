@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.graph import Graph, Operator
+from edgeq.graph import Graph
+from edgeq.quantization.rewriting.editing import compact
 from edgeq.quantization.weights import Choice, layers, with_weights
 
 _UINT8_TOP = 255
@@ -50,44 +51,8 @@ def without_fake_quantization(graph: Graph) -> tuple[Graph, dict[int, tuple[floa
         replace(s, outputs={name: now(tensor) for name, tensor in s.outputs.items()}) for s in graph.signatures
     )
     bare = replace(graph, outputs=tuple(map(now, graph.outputs)), signatures=signatures)
-    return _without_unused(bare, operators, spans)
-
-
-def _without_unused(
-    graph: Graph, operators: list[Operator], spans: Mapping[int, tuple[float, float]]
-) -> tuple[Graph, dict[int, tuple[float, float]]]:
-    """The graph with these operators and the tensors they use, numbered anew; an output keeps its name."""
-    used = {t for op in operators for t in (*op.inputs, *op.outputs) if t >= 0} | {*graph.inputs, *graph.outputs}
-    number = {old: new for new, old in enumerate(sorted(used))}
-    number[-1] = -1
-    names = {tensor: name for s in graph.signatures for name, tensor in s.outputs.items()}
-    tensors = tuple(
-        replace(graph.tensors[old], index=number[old], name=names.get(old, graph.tensors[old].name))
-        for old in sorted(used)
-    )
-    renumbered = tuple(
-        replace(op, index=i, inputs=tuple(number[t] for t in op.inputs), outputs=tuple(number[t] for t in op.outputs))
-        for i, op in enumerate(operators)
-    )
-    signatures = tuple(
-        replace(
-            s,
-            inputs={name: number[t] for name, t in s.inputs.items()},
-            outputs={name: number[t] for name, t in s.outputs.items()},
-        )
-        for s in graph.signatures
-    )
-    result = replace(
-        graph,
-        tensors=tensors,
-        operators=renumbered,
-        inputs=tuple(number[t] for t in graph.inputs),
-        outputs=tuple(number[t] for t in graph.outputs),
-        signatures=signatures,
-        subgraphs=(),
-        digest="",
-    )
-    return result, {number[t]: span for t, span in spans.items()}
+    result, number = compact(bare, operators)
+    return result, {number[t]: span for t, span in spans.items() if t in number}
 
 
 def with_trained_weights(quantized: Graph, original: Graph, trained: Mapping[str, TrainedWeights]) -> Graph:
