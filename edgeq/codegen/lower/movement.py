@@ -327,10 +327,12 @@ def gather(node: Node) -> Iterator[Step]:
     """Constant or computed indices along one axis; a computed index outside of the axis takes the nearest inside."""
     source, indices, result = node.input(0), node.input(1), node.output()
     same_quantization(source, result)
-    if indices.type is not TensorType.INT32 or node.options.get("batch_dims"):
-        raise Unsupported("Its indices are not int32, or it has batch dimensions.")
-    axis = axis_of(int(node.options.get("axis", 0)), len(source.shape))
-    outer, count, inner = prod(source.shape[:axis]), indices.elements, prod(source.shape[axis + 1 :])
+    if indices.type is not TensorType.INT32:
+        raise Unsupported("Its indices are not int32.")
+    axis, batch = axis_of(int(node.options.get("axis", 0)), len(source.shape)), int(node.options.get("batch_dims", 0))
+    if not 0 <= batch <= min(axis, len(indices.shape)) or indices.shape[:batch] != source.shape[:batch]:
+        raise Unsupported(f"It has {batch} batch dimensions, its indices the shape {list(indices.shape)}.")
+    outer, count, inner = prod(source.shape[:axis]), prod(indices.shape[batch:]), prod(source.shape[axis + 1 :])
     if result.elements != outer * count * inner:
         raise Unsupported(f"Its output has the shape {list(result.shape)}.")
     constants: list[Constant | Struct] = []
@@ -338,10 +340,33 @@ def gather(node: Node) -> Iterator[Step]:
     if indices.data is not None:
         constants.append(Constant("indices", "int32_t", np.asarray(indices.data).reshape(-1).astype(np.int32)))
     where = "{indices}" if indices.is_constant else f"{{t{indices.index}}}"
-    fields = {"outer": outer, "axis": source.shape[axis], "count": count, "run_bytes": inner * element_bytes(source)}
+    fields: Fields = {
+        "outer": outer,
+        "shared": prod(source.shape[batch:axis]),
+        "axis": source.shape[axis],
+        "count": count,
+        "run_bytes": inner * element_bytes(source),
+    }
     constants.append(Struct("params", "gather_params", fields))
     call = f"edgeq_gather(&{{params}}, {place}, {where}, {{t{result.index}}});"
     yield _step(node, [source, indices], [result], [call], constants, kernels=("gather",))
+
+
+@lowering("FILL", "ZEROS_LIKE")
+def fill(node: Node) -> Iterator[Step]:
+    """One value everywhere: FILL's second input, or what stands for 0."""
+    result = node.output()
+    constants: list[Constant | Struct] = []
+    if node.operator.name == "FILL":
+        source = node.input(1)
+        same_quantization(source, result)
+        place, sources = _source(source, "value", constants), [source]
+    else:
+        value = np.array([zero_point(result) if result.quantization else 0], result.type.dtype)
+        constants.append(Constant("value", "uint8_t", np.frombuffer(value.tobytes(), np.uint8)))
+        place, sources = "{value}", []
+    call = f"edgeq_fill({place}, {element_bytes(result)}, {{t{result.index}}}, {result.elements});"
+    yield _step(node, sources, [result], [call], constants, kernels=("fill",))
 
 
 def _blocks(node: Node, sizes: Sequence[int], order: Sequence[int]) -> Step:

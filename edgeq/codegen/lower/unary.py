@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -309,6 +310,35 @@ def correctly_rounded_unary(node: Node) -> Iterator[Step]:
         return
     source, result = _unary(node)
     yield table_step(node, source, result, correctly_rounded(source, result, function), "table, correctly rounded")
+
+
+_WITH_A_CONSTANT: dict[str, Callable[[Any, Any], Any]] = {
+    "POW": np.power,
+    "ATAN2": np.arctan2,
+    "FLOOR_DIV": np.floor_divide,
+    "FLOOR_MOD": np.mod,
+}
+
+
+@lowering(*_WITH_A_CONSTANT)
+def with_a_constant(node: Node) -> Iterator[Step]:
+    """Operators of two inputs that TFLM has no integer kernel for; one is a constant number, so it is a table."""
+    name, function = node.operator.name, _WITH_A_CONSTANT[node.operator.name]
+    constant = next((i for i in (0, 1) if node.input(i).is_constant and node.input(i).elements == 1), None)
+    if constant is None:
+        raise Unsupported(f"Neither input of {name} is a constant number.", "Write the layer with other operators.")
+    held, other = node.input(constant), node.input(1 - constant)
+    number = (int(node.constant(constant, "operand").reshape(-1)[0]) - zero_point(held)) * scale(held)
+
+    def applied(x: NDArray[Any]) -> object:
+        return function(number, x) if constant == 0 else function(x, number)
+
+    alone = replace(node, operator=replace(node.operator, inputs=(other.index,)))
+    if _is_wide(alone):
+        yield _curve(alone, applied)
+        return
+    source, result = _unary(alone)
+    yield table_step(alone, source, result, correctly_rounded(source, result, applied), "table, correctly rounded")
 
 
 @lowering("QUANTIZE")

@@ -22,9 +22,10 @@ typedef struct {
 void edgeq_copy_indexed(const edgeq_copy_indexed_params *p, const uint8_t *input, const int32_t *offsets,
                         uint8_t *output);
 
-/* `count` runs of `run_bytes` for each of `outer` blocks of `axis` runs; an index outside takes the nearest inside. */
+/* `count` runs of `run_bytes` for each of `outer` blocks of `axis` runs; an index outside takes the nearest inside.
+ * `shared` blocks in a row use the same indices. */
 typedef struct {
-    int32_t outer, axis, count, run_bytes;
+    int32_t outer, shared, axis, count, run_bytes;
 } edgeq_gather_params;
 
 void edgeq_gather(const edgeq_gather_params *p, const uint8_t *input, const int32_t *indices, uint8_t *output);

@@ -68,6 +68,31 @@ def test_one_hot(shape: tuple[int, ...], depth: int, data: Any) -> None:
 
 
 @few
+@given(shape=shapes, count=st.integers(1, 4), data=st.data())
+def test_gather_in_batches(shape: tuple[int, ...], count: int, data: Any) -> None:
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    batch = data.draw(st.integers(0, axis))
+    where = (*shape[:batch], count)
+    picked = np.random.default_rng(count).integers(0, shape[axis], where).astype(np.int32)
+    result = T((*shape[:axis], count, *shape[axis + 1 :]), **SCALE)
+    options = {"axis": axis, "batch_dims": batch}
+    graph = model("GATHER", [T(shape, **SCALE), T(where, INT32)], [result], options)
+    fed = [values(graph, 2)[0], picked]
+    got = run(graph, fed)[0]
+    np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape))
+
+
+def test_fill() -> None:
+    """TFLM's ZEROS_LIKE writes 0 also where the zero point stands for it."""
+    graph = model("FILL", [ints([2, 3]), T((), data=[7], **SCALE)], [T((2, 3), **SCALE)])
+    np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.full((2, 3), 7))
+    graph = model("FILL", [ints([5]), T((), INT8, **SCALE)], [T((5,), **SCALE)])
+    np.testing.assert_array_equal(run(graph, [np.array(-9, np.int8)])[0], np.full(5, -9))
+    graph = model("ZEROS_LIKE", [T((2, 3), **SCALE)], [T((2, 3), **SCALE)])
+    np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.full((2, 3), -3))
+
+
+@few
 @given(shape=shapes, lead=st.lists(st.integers(1, 4), max_size=2), data=st.data(), constant=st.booleans())
 def test_gather_nd(shape: tuple[int, ...], lead: list[int], data: Any, constant: bool) -> None:
     rank = data.draw(st.integers(1, len(shape)))
