@@ -149,12 +149,13 @@ def verdict(losses: Sequence[LayerLoss]) -> str:
     if wide is not None:
         return (
             f"{text} The cause is {wide.layer} before it: its widest channel reaches {wide.channel_spread:.0f} times "
-            "the typical one, and all share one scale. Equalize (--calibration auto), or use --scheme int16x8."
+            "the typical one, and all share one scale. Equalize (--calibration auto), or leave both in float: "
+            f"--layer {wide.layer}=float32 --layer {worst.layer}=float32."
         )
     if worst.saturated > _SATURATED:
         return (
             f"{text} {worst.saturated:.1%} of its values lie beyond its range: calibrate with more samples, or minmax."
         )
     if worst.weight_bits is not None and worst.weight_bits < 8:
-        return f"{text} Its weights have {worst.weight_bits} bits: give it 8, or train with quantization (--qat)."
-    return f"{text} Eight bits are few for it: try --scheme int16x8, or train with quantization (--qat)."
+        return f"{text} Its weights have {worst.weight_bits} bits: try --layer {worst.layer}=int8, or --qat."
+    return f"{text} Eight bits are few for it: try --layer {worst.layer}=int16x8, or train with quantization (--qat)."
