@@ -18,7 +18,7 @@ from single import INT8, INT32, T, model
 from edgeq.boards import load_board
 from edgeq.codegen import emit, plan, write_bundle
 from edgeq.codegen.proofs import Requantization
-from edgeq.codegen.variants.scalar import gemm
+from edgeq.codegen.variants.scalar import elementwise, gemm
 from edgeq.codegen.variants.scalar.common import long_form, two_products
 from edgeq.graph import Graph, write_bytes
 
@@ -116,6 +116,17 @@ def test_fully_connected(
 def test_add(core: str, tmp_path: Path) -> None:
     graph = addition((0.0317, 0.0213, 0.0411), (3, -9, 12), False)
     same_in_qemu(graph, tmp_path, core, kernel="scalar")
+
+
+@cores
+@pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
+@pytest.mark.qemu
+@needs_tools
+def test_add_without_a_line(core: str, relu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table form, which some scales need."""
+    monkeypatch.setattr(elementwise, "line", lambda *_, **__: None)
+    graph = addition((0.0317, 0.0213, 0.0411), (3, -9, -128 if relu else 12), relu)
+    same_in_qemu(graph, tmp_path, core, kernel="add_table")
 
 
 @settings(max_examples=50, deadline=None)

@@ -41,11 +41,18 @@ class Line:
         return np.asarray(np.clip(total >> self.shift, -128, 127), np.int64)
 
 
-def exact_sums(fields: Mapping[str, Any]) -> Ints:
-    """TFLM's result for every pair: [a + 128, b + 128], from the portable kernel's parameters."""
+def addends(fields: Mapping[str, Any]) -> tuple[Ints, Ints]:
+    """What TFLM adds for each value of a and of b from -128 on, from the portable kernel's parameters."""
     p = {key: value for key, value in fields.items() if isinstance(value, int)}
     a = requantize((_EVERY + p["a_offset"]) << p["left_shift"], p["a_multiplier"], p["a_shift"])
     b = requantize((_EVERY + p["b_offset"]) << p["left_shift"], p["b_multiplier"], p["b_shift"]) * p["b_sign"]
+    return a, b
+
+
+def exact_sums(fields: Mapping[str, Any]) -> Ints:
+    """TFLM's result for every pair: [a + 128, b + 128], from the portable kernel's parameters."""
+    p = {key: value for key, value in fields.items() if isinstance(value, int)}
+    a, b = addends(fields)
     total = requantize(a[:, None] + b[None, :], p["multiplier"], p["shift"]) + p["output_offset"]
     return np.clip(total, p["act_min"], p["act_max"])
 
@@ -54,33 +61,41 @@ def line(exact: Ints, alpha: float, beta: float, drop: int = 8) -> Line | None:
     """A line proven equal to `exact` on all pairs, or None; alpha, beta: real factors of a and b to the output.
 
     drop: bits that each product loses (8: SMLAW with the operand in the upper byte of a halfword).
-
-    For each pair of integer factors near the real ones, every result k bounds the addend: from below by the
-    pairs that must reach k, from above by those that must not.
     """
     shift = min(22, 30 - int(np.ceil(np.log2(max(abs(alpha), abs(beta))))) - 8)
     if not 1 <= shift <= 22:
         return None
-    ranks = exact.reshape(-1) + 128
-    first, last = int(ranks.min()), int(ranks.max())
     base_alpha, base_beta = round(alpha * 2 ** (shift + drop)), round(beta * 2 ** (shift + drop))
     for da, db in sorted(((i, j) for i in range(-6, 7) for j in range(-6, 7)), key=lambda d: abs(d[0]) + abs(d[1])):
         one, two = base_alpha + da, base_beta + db
-        total = ((_EVERY * one >> drop)[:, None] + (_EVERY * two >> drop)[None, :]).reshape(-1)
-        lowest, highest = np.full(256, 1 << 40), np.full(256, -(1 << 40))
-        np.minimum.at(lowest, ranks, total)
-        np.maximum.at(highest, ranks, total)
-        above = np.minimum.accumulate(lowest[::-1])[::-1]
-        below = np.maximum.accumulate(highest)
-        steps = np.arange(first + 1, last + 1)
-        if not len(steps):
-            return None
-        least = int(((steps - 128 << shift) - above[steps]).max())
-        most = int(((steps - 128 << shift) - below[steps - 1]).min()) - 1
-        found = Line(one, two, (least + most) // 2, shift, drop)
-        if least <= most and bool((found(_EVERY[:, None], _EVERY[None, :]) == exact).all()):
-            return found if abs(total).max() + abs(found.addend) < 2**31 else None
+        total = (_EVERY * one >> drop)[:, None] + (_EVERY * two >> drop)[None, :]
+        addend = fitting_addend(total, exact, shift)
+        if addend is not None:
+            return Line(one, two, addend, shift, drop)
     return None
+
+
+def fitting_addend(total: Ints, exact: Ints, shift: int) -> int | None:
+    """The middle of the addends with which saturate((total + addend) >> shift) is `exact` for all pairs, or None.
+
+    Every result k bounds it: from below by the pairs that must reach k, from above by those that must not. None too
+    where a sum leaves 32 bits, or where all results are equal.
+    """
+    ranks, sums = exact.reshape(-1) + 128, total.reshape(-1)
+    lowest, highest = np.full(256, 1 << 40), np.full(256, -(1 << 40))
+    np.minimum.at(lowest, ranks, sums)
+    np.maximum.at(highest, ranks, sums)
+    above = np.minimum.accumulate(lowest[::-1])[::-1]
+    below = np.maximum.accumulate(highest)
+    steps = np.arange(int(ranks.min()) + 1, int(ranks.max()) + 1)
+    if not len(steps):
+        return None
+    least = int(((steps - 128 << shift) - above[steps]).max())
+    most = int(((steps - 128 << shift) - below[steps - 1]).min()) - 1
+    addend = (least + most) // 2
+    if least > most or np.abs(sums).max() + abs(addend) >= 2**31:
+        return None
+    return addend if bool((np.clip(total + addend >> shift, -128, 127) == exact).all()) else None
 
 
 def _kernel(shift: int) -> tuple[str, Source]:
