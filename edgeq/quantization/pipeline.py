@@ -37,6 +37,7 @@ from edgeq.quantization.post_training import Float, PostTraining, Quantized
 from edgeq.quantization.preprocessing import examine_preprocessing
 from edgeq.quantization.report import Quality, Warned, quality_json, value_of
 from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme
+from edgeq.quantization.rewriting import Rewritten, rewrite
 from edgeq.quantization.search import Search, SearchGoal, SearchReport, default_and_layers, units
 from edgeq.quantization.trials import Evaluator, Setting, evaluating
 
@@ -91,9 +92,12 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     progress("lowering", 0, None)
     lowered = float_model.Lowered(model)
     float_tflite = tflite_converter.to_float32(lowered, directory / "saved_model")
+    calibration = [] if data is None else _samples(data)
+    rewritten = _rewritten(float_tflite, model, calibration, job)
+    if rewritten.told:
+        float_tflite = write_bytes(rewritten.graph)
     work = Work(job, directory, lowered, float_tflite, read_bytes(float_tflite), progress)
 
-    calibration = [] if data is None else _samples(data)
     compared = held_out or data
     searched = None
     if job["search"] is not None:
@@ -121,7 +125,7 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
         "float_size_bytes": len(float_tflite),
         "calibration_samples": len(calibration),
         "float_operators": list(islands),
-        "improvements": list(quantized.improvements),
+        "improvements": [*rewritten.told, *quantized.improvements],
         "warnings": [[w.code, w.what, w.try_] for w in (*warnings, *doubts)],
         "quality": None if quality is None else quality_json(quality),
         "layers": [loss.to_json() for loss in losses],
@@ -143,6 +147,17 @@ def _feed(directory: Path, named: Mapping[str, Any] | None, inputs: Sequence[flo
         labels = np.load(directory / named["labels"], allow_pickle=False) if named["labels"] else None
         data = Dataset(arrays, labels, named["source"])
     return Fed(fit_to_model(data, inputs), data.labels, data.source)
+
+
+def _rewritten(
+    float_tflite: bytes, model: float_model.FloatModel, samples: Sequence[Sample], job: Mapping[str, Any]
+) -> Rewritten:
+    """The float graph without what would stay in float; as it is where nothing is to be integer, or was trained so."""
+    graph = read_bytes(float_tflite)
+    integers = compared_layers((job["scheme"], *job["layers"].values()))
+    if not samples or not integers or model.is_quantize_aware:
+        return Rewritten(graph, ())
+    return rewrite(graph, samples, wide=job["scheme"] == "int16x8")
 
 
 def _samples(data: Fed) -> list[Sample]:
