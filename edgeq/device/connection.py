@@ -14,8 +14,9 @@ from edgeq.device.virtual import PoweredBoard, power_on
 from edgeq.errors import DeviceError
 from edgeq.toolchain import Image
 
-_VIRTUAL_SILENCE_S = 180.0
-"""A counted layer of a large model takes long in an emulator, which reports progress between layers only."""
+_VIRTUAL = Timing(hello_s=10.0, reply_s=5.0, silence_s=180.0)
+"""A counted layer of a large model takes long in an emulator, which reports progress between layers only; on a busy
+computer everything does. Nothing gets lost on the way to it, so asking again sooner would not help."""
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def connect(board: Board, *, port: str | None = None, image: Image | None = None
             if image is None:
                 raise _nothing_flashed(board)
             powered = stack.enter_context(power_on(board, image.elf))
-            session = Session(powered.transport, timing=Timing(silence_s=_VIRTUAL_SILENCE_S))
+            session = Session(powered.transport, timing=_VIRTUAL)
         else:
             name = port if port is not None else find_port(board)
             baud = board.link.baud or DEFAULT_BAUD

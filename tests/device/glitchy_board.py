@@ -1,4 +1,5 @@
-"""The board `host` behind TCP, where a test cuts the power, pulls the cable or hangs the board at a chosen request."""
+"""The board `host` behind TCP, where a test cuts the power, pulls the cable or hangs the board at a chosen request,
+or damages what passes."""
 
 from __future__ import annotations
 
@@ -9,8 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from faulty_line import FaultyLine
 
 from edgeq.device.frames import Frame, FrameReader
+from edgeq.device.ports import SocketTransport
+from edgeq.errors import LinkError
 
 EVENTS = ("power", "power unheard", "cable", "hang")
 """Power lost and back, with the BOOT event or without it; the connection closed; the board silent for good."""
@@ -21,10 +27,11 @@ Glitch = Callable[[int, Frame], str | None]
 class _Board:
     """One connection's board: a process that can lose its power."""
 
-    def __init__(self, elf: Path, connection: socket.socket, glitch: Glitch) -> None:
+    def __init__(self, elf: Path, connection: socket.socket, glitch: Glitch, faults: dict[str, Any]) -> None:
         self._elf = elf
         self._connection = connection
         self._glitch = glitch
+        self._faults = {"seed": 0, "probability": 0.0, **faults}
         self._reader = FrameReader()
         self._count = 0
         self._deaf = False
@@ -34,6 +41,7 @@ class _Board:
         self._line, theirs = socket.socketpair()
         self._process = subprocess.Popen([str(self._elf.resolve())], stdin=theirs, stdout=theirs)
         theirs.close()
+        self._wire = FaultyLine(SocketTransport(self._line, "board"), **self._faults)
 
     def power_off(self) -> None:
         self._process.kill()
@@ -45,7 +53,7 @@ class _Board:
         while True:
             ready, _, _ = select.select([self._connection, self._line], [], [])
             if self._line in ready:
-                self._connection.sendall(self._line.recv(65536))
+                self._connection.sendall(self._wire.read(0))
             if self._connection in ready:
                 data = self._connection.recv(65536)
                 if not data or not self._requests(data):
@@ -67,13 +75,13 @@ class _Board:
                     said += self._line.recv(4096)
                 return True
         if not self._deaf:
-            self._line.sendall(data)
+            self._wire.write(data)
         return True
 
 
 @contextmanager
-def glitchy_board(elf: Path, glitch: Glitch) -> Iterator[str]:
-    """The port's address. Every connection meets a board that was just powered on."""
+def glitchy_board(elf: Path, glitch: Glitch = lambda *_: None, **faults: Any) -> Iterator[str]:
+    """The port's address. Every connection meets a board that was just powered on; `faults` are FaultyLine's."""
     server = socket.create_server(("127.0.0.1", 0))
     boards: list[_Board] = []
 
@@ -85,11 +93,11 @@ def glitchy_board(elf: Path, glitch: Glitch) -> Iterator[str]:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection:
-                board = _Board(elf, connection, glitch)
+                board = _Board(elf, connection, glitch, faults)
                 boards.append(board)
                 try:
                     board.serve()
-                except OSError:
+                except (OSError, LinkError):
                     pass
                 finally:
                     board.power_off()

@@ -59,7 +59,9 @@ def test_a_thousand_faults(boards: Lab) -> None:
     assert len(order) >= 1000
     Random(0).shuffle(order)
     seen: dict[str, Counter[str]] = {name: Counter() for name in FAULTS}
-    for name, seed in order:
+    for count, (name, seed) in enumerate(order):
+        if count % 100 == 0:
+            print(f"{count} of {len(order)}", flush=True)
         seen[name][strike(boards, name, seed)] += 1
     for name, counts in seen.items():
         print(f"{name:26} {sum(counts.values()):4}", ", ".join(f"{n} {what}" for what, n in counts.most_common()))
