@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import keras_networks
 import numpy as np
@@ -59,9 +60,12 @@ FLOAT_INSIDE = {
 """int8 networks in which the converter may leave operators in float; all others are integer from end to end."""
 BY_LITERT = {
     "int8": {"ELU", "EXP", "GELU", "LOG", "SELECT", "SELECT_V2", "TILE"},
-    "int16x8": {"BATCH_TO_SPACE_ND", "REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR", "SPACE_TO_BATCH_ND", "TILE"},
+    "int16x8": {"BATCH_TO_SPACE_ND", "REDUCE_MAX", "REDUCE_MIN", "SPACE_TO_BATCH_ND", "TILE"},
 }
 """Operators that the wheel lacks in these types."""
+ROUNDED = {"int8": set[str](), "int16x8": {"GELU", "RESIZE_BILINEAR"}}
+"""Operators that the wheel lacks, and LiteRT's kernels round otherwise than exactly: here by their own bundle alone,
+which tests/unit/codegen holds against exact arithmetic."""
 WRONG_IN_WHEEL = {"RELU6"}
 """Standalone, the wheel clamps but does not requantize."""
 KINDS = range(6)
@@ -106,7 +110,9 @@ def by_wheel(graph: Graph, vectors: Sequence[Sequence[np.ndarray]]) -> list[list
         return None
 
 
-def oracle(graph: Graph, vectors: Sequence[Sequence[np.ndarray]]) -> tuple[list[list[np.ndarray]], set[str]]:
+def oracle(
+    graph: Graph, vectors: Sequence[Sequence[np.ndarray]], scheme: str
+) -> tuple[list[list[np.ndarray]], set[str]]:
     """The outputs for every vector, and the operators that LiteRT computed."""
     whole = by_wheel(graph, vectors)
     if whole is not None:
@@ -117,7 +123,11 @@ def oracle(graph: Graph, vectors: Sequence[Sequence[np.ndarray]]) -> tuple[list[
         part = alone(graph, operator)
         given = [[tensors[i] for i in part.inputs] for tensors in known]
         results = by_wheel(part, given)
-        if results is None:
+        if results is None and operator.name in ROUNDED[scheme]:
+            with TemporaryDirectory() as place:
+                bundle = build(part, Path(place))
+                results = [bundle.run(v) for v in given]
+        elif results is None:
             litert = for_measuring(write_bytes(part))
             results = [litert.run(v) for v in given]
             by_litert.add(operator.name)
@@ -175,7 +185,7 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def same_on_host(graph: Graph, place: Path, scheme: str, cc: str) -> None:
     vectors = [values(graph, kind) for kind in KINDS]
-    expected, by_litert = oracle(graph, vectors)
+    expected, by_litert = oracle(graph, vectors, scheme)
     assert by_litert <= BY_LITERT[scheme] | WRONG_IN_WHEEL
     ours = build(graph, place, cc=cc)
     for kind, (vector, arrays) in enumerate(zip(vectors, expected, strict=True)):

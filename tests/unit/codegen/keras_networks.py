@@ -291,7 +291,7 @@ def vww_like() -> Any:
     x = conv(i, 8, stride=2)
     for filters, stride in ((16, 1), (16, 2), (24, 1)):
         x = conv(depthwise(x, stride=stride, activation="relu"), filters, 1)
-    return keras.Model(i, layers.Dense(2, activation="softmax")(layers.Flatten()(layers.AveragePooling2D(6)(x))))
+    return keras.Model(i, layers.Dense(2)(layers.Flatten()(layers.AveragePooling2D(6)(x))))
 
 
 @network
@@ -686,7 +686,7 @@ def variational_encoder() -> Any:
 def embedded_tokens() -> Any:
     i = keras.Input((8,), dtype="int32", name="tokens")
     x = layers.GlobalAveragePooling1D()(layers.Embedding(20, 6)(i))
-    return keras.Model(i, layers.Dense(2, activation="softmax")(layers.Dense(8, activation="relu")(x)))
+    return keras.Model(i, layers.Dense(2)(layers.Dense(8, activation="relu")(x)))
 
 
 @network
