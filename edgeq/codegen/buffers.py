@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from edgeq.codegen.memory import Arena, Buffer, Part, Rule, plan_arena
+from edgeq.codegen.memory import Arena, Buffer, Part, Rule, lower_bound, plan_arena
 from edgeq.codegen.step import Step
 from edgeq.graph.ir import Graph, Operator
 
@@ -70,6 +70,14 @@ def views(graph: Graph) -> dict[int, tuple[int, int]]:
         return tensor, offset
 
     return {t.index: resolve(t.index) for t in graph.tensors}
+
+
+def cut_tensors(graph: Graph) -> dict[int, int]:
+    """Tensors of buffers that are cut into runs of rows -> at which byte of the buffer they start."""
+    tensors = {t for op in graph.operators if VIEW in op.options for t in (*op.inputs, *op.outputs)}
+    view = views(graph)
+    bases = {view[t][0] for t in tensors if not graph.tensors[t].is_constant}
+    return {tensor: at for tensor, (base, at) in view.items() if base in bases}
 
 
 def _lives(uses: Sequence[_Use]) -> tuple[Part, ...]:
@@ -188,6 +196,12 @@ class _Buffers:
 
 _FAR = 1 << 30
 """Farther than any arena: two buffers of which no bytes ever live at once."""
+
+
+def demand_bytes(graph: Graph, steps: Sequence[Step]) -> int:
+    """The largest sum of what is alive at one step of a plan: no arena is smaller."""
+    found = _Buffers(graph, steps)
+    return lower_bound(found.buffers, list(found.rules()))
 
 
 def place(

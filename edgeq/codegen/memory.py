@@ -17,7 +17,7 @@ ALIGN = 16
 
 NODES = 1500
 """Limit of the search in nodes, a few hundred microseconds each for a model of 60 buffers."""
-SEARCHED_CONFLICTS = 400
+SEARCHED_CONFLICTS = 120
 """The search descends one level a conflict, and each level looks at all of them: beyond this it takes seconds."""
 
 
@@ -160,6 +160,7 @@ def _orders(problem: _Problem) -> list[tuple[str, Callable[[int], tuple[int, ...
         ("in order of execution", lambda i: (buffers[i].first, -sizes[i], i)),
         ("against the order of execution", lambda i: (-buffers[i].last, -sizes[i], i)),
         ("largest area first", lambda i: (-sizes[i] * (buffers[i].last - buffers[i].first + 1), i)),
+        ("cut ones first, the last first", lambda i: (not buffers[i].parts, -buffers[i].last, -sizes[i], i)),
     ]
 
 
@@ -194,6 +195,11 @@ def _search(problem: _Problem, top: int, bound: int, nodes: int) -> tuple[list[i
         best = found
         top = max(at + size for at, size in zip(found, problem.sizes, strict=True))
     return best, top, bound
+
+
+def lower_bound(buffers: Sequence[Buffer], rules: Sequence[Rule]) -> int:
+    """What no arena for these buffers is smaller than, in bytes: the largest demand of one step."""
+    return aligned(_Problem(buffers, rules).lower_bound())
 
 
 def plan_arena(buffers: Sequence[Buffer], rules: Sequence[Rule], *, nodes: int = NODES) -> Arena:

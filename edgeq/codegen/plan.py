@@ -6,14 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from edgeq import __version__
 from edgeq.boards.profile import Board
 from edgeq.codegen import passes
-from edgeq.codegen.buffers import Placed, is_view, place
+from edgeq.codegen.buffers import Placed, cut_tensors, is_view, place
 from edgeq.codegen.memory import Arena
 from edgeq.codegen.registry import candidates
 from edgeq.codegen.select import leanest, select, smallest
-from edgeq.codegen.step import C_TYPES, Memo, Node, Optimize, Step, Target, Unsupported
+from edgeq.codegen.step import C_TYPES, NHWC, Constant, Memo, Node, Optimize, Step, Target, Unsupported
 from edgeq.errors import ModelError, UsageError
 from edgeq.graph.ir import Graph, Operator
 
@@ -60,6 +62,27 @@ _C_KEYWORDS = frozenset(
 )
 
 
+_KERNEL_ALIGN = 4
+"""What kernels for a certain core may assume of a tensor's address; the portable ones assume its type's alignment."""
+_NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """How the first layers are executed patch by patch, and what it costs.
+
+    operators: of the stage; count: patches, of `rows` rows of its result. multiplications: of the whole stage;
+    repeated: those done more than once, in addition. whole_arena_bytes: the arena without patches.
+    """
+
+    operators: int
+    count: int
+    rows: int
+    multiplications: int
+    repeated: int
+    whole_arena_bytes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """Everything the emitter needs: the graph after passes, its steps, where each tensor lies, what it costs.
@@ -79,6 +102,7 @@ class Plan:
     addresses: Mapping[int, int]
     scratch: Mapping[int, int]
     arena: Arena
+    patches: Patches | None = None
 
     @property
     def arena_bytes(self) -> int:
@@ -86,8 +110,10 @@ class Plan:
 
     @property
     def constants_bytes(self) -> int:
-        """Weights, biases, tables: the arrays, without the kernels' parameter structures."""
-        return sum(step.constants_bytes for step in self.steps)
+        """Weights, biases, tables: the arrays, equal ones once, without the kernels' parameter structures."""
+        arrays = [c for step in self.steps for c in step.constants if isinstance(c, Constant)]
+        distinct = {(c.c_type, c.align_bytes, np.ascontiguousarray(c.data).tobytes()): c.size_bytes for c in arrays}
+        return sum(distinct.values())
 
     @property
     def macs(self) -> int:
@@ -169,6 +195,12 @@ def _compile_options(steps: Sequence[Step], optimize: Optimize) -> tuple[str, ..
     return ("-std=c99", "-Os" if optimize == "flash" else "-O2", *rounded)
 
 
+def _suits(step: Step, cut: Mapping[int, int]) -> bool:
+    """Whether a step leaves the rows of buffers that are cut where they are, and writes them where it can."""
+    plain = all(step.layout(t) == NHWC for t in (*step.inputs, *step.outputs) if t in cut)
+    return plain and (step.covers == 1 or all(cut.get(t, 0) % _KERNEL_ALIGN == 0 for t in step.outputs))
+
+
 def plan(
     graph: Graph,
     board: Board,
@@ -192,9 +224,12 @@ def plan(
     listed: list[list[Step]] = []
     failures: list[tuple[Operator, Unsupported]] = []
     operators = tuple(op for op in prepared.operators if not is_view(op))
+    cut = cut_tensors(prepared)
     for operator in operators:
+        aligned = all(cut.get(t, 0) % _KERNEL_ALIGN == 0 for t in (*operator.inputs, *operator.outputs))
         try:
-            listed.append(_candidates(prepared, operator, goal, memo))
+            made = _candidates(prepared, operator, goal if aligned else replace(goal, features=_NONE, core=""), memo)
+            listed.append([step for step in made if _suits(step, cut)])
         except Unsupported as error:
             failures.append((operator, error))
     if failures:
