@@ -8,7 +8,7 @@ TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qe
 APT    := gcc libc6-dev clang gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
           gcc-riscv64-unknown-elf qemu-system-misc openssh-server
 
-.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-quant bench-coral system clean
+.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-quant bench-coral ports system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edgeq demo
@@ -41,6 +41,10 @@ bench-quant: $(VENV)/.dev
 
 bench-coral: $(VENV)/.dev
 	$(BIN)/python benchmarks/coral.py $(or $(MAPPING),../shared/coral/edgetpu_mapping.json)
+
+# Builds the firmware of every board and lists its sizes.
+ports: $(VENV)/.dev system
+	$(BIN)/python benchmarks/ports.py --write
 
 # Compilers and emulators, where they can be installed; tests that need them say so otherwise.
 system:
