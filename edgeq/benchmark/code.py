@@ -87,7 +87,10 @@ _MARKS = {"scalar": ("_armv6m", "_armv7m"), "dsp": ("_dsp",), "mve": ("_mve",)}
 
 
 def portable_kernels(layers: Sequence[Layer], board: Board) -> list[str]:
-    """A sentence for each kind of layer with a portable kernel where EdgeQ has faster ones for the board's core."""
+    """A sentence for each kind of layer with a portable kernel where EdgeQ has faster ones for the board's core.
+
+    Not for float32, which has none.
+    """
     from edgeq.codegen.registry import operators_with_variants
 
     executor = board.executor("generated-c")
@@ -97,7 +100,7 @@ def portable_kernels(layers: Sequence[Layer], board: Board) -> list[str]:
     operators = {kind: operators_with_variants(kind) for kind in faster}
     found: dict[tuple[str, str, str], list[int]] = {}
     for layer in layers:
-        if any(mark in layer.kernel for kind in faster for mark in _MARKS[kind]):
+        if layer.kernel.endswith("_f32") or any(mark in layer.kernel for kind in faster for mark in _MARKS[kind]):
             continue
         for kind in faster:
             if layer.name in operators[kind]:

@@ -125,17 +125,29 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Board against reference, byte by byte."""
+    """Board against reference, byte by byte.
+
+    difference, tolerance: of float32 outputs against a reference whose exponentials round differently: the largest
+    difference as a share of the output's largest magnitude, and up to what it counts as the same. None: bytes only.
+    """
 
     reference: str
     samples: int
     bytes_compared: int
     bytes_differing: int
     first: Divergence | None
+    difference: float | None = None
+    tolerance: float | None = None
 
     @property
     def equal(self) -> bool:
         return self.bytes_differing == 0
+
+    @property
+    def agrees(self) -> bool:
+        """Equal, or within the tolerance."""
+        within = self.difference is not None and self.tolerance is not None and self.difference <= self.tolerance
+        return self.equal or within
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -143,6 +155,8 @@ class Comparison:
             "samples": self.samples,
             "bytes_compared": self.bytes_compared,
             "bytes_differing": self.bytes_differing,
+            "difference": self.difference,
+            "tolerance": self.tolerance,
             "first": None if self.first is None else self.first.to_json(),
         }
 
@@ -190,7 +204,7 @@ class LinkReport:
 @dataclass(frozen=True, slots=True)
 class BenchReport:
     """The result of `bench`. `golden`: the bundle's golden vectors, computed by somebody else's kernels, on the board.
-    `ok`: the board's outputs are the references', or there was none to compare with."""
+    `ok`: the board's outputs are the references' (golden vectors in float32: within a tolerance), or there was none."""
 
     board: str
     board_name: str
@@ -208,7 +222,7 @@ class BenchReport:
 
     @property
     def ok(self) -> bool:
-        return all(side is None or side.equal for side in (self.comparison, self.golden))
+        return all(side is None or side.agrees for side in (self.comparison, self.golden))
 
     def to_json(self) -> dict[str, object]:
         return {

@@ -28,6 +28,7 @@ from edgeq.benchmark.result import (
 )
 from edgeq.benchmark.samples import Samples, element_type, random_samples, samples_from_arrays
 from edgeq.boards import Board, load_board
+from edgeq.codegen.golden import FLOAT_TOLERANCE
 from edgeq.device.connection import connect
 from edgeq.device.flashed import load_flashed
 from edgeq.device.flashing import build_image
@@ -287,7 +288,23 @@ def _golden(session: Session, bundle_dir: Path, manifest: BenchManifest) -> Comp
         session.reset_model()
         got.append(session.infer([tensor(at, "input", i).read_bytes() for i in range(len(manifest.inputs))]))
         expected.append([tensor(at, "output", i).read_bytes() for i in range(len(manifest.outputs))])
-    return _compare(got, expected, _GOLDEN) if got else None
+    if not got:
+        return None
+    compared = _compare(got, expected, _GOLDEN)
+    if any(output.type != "FLOAT32" for output in manifest.outputs):
+        return compared
+    pairs = [pair for sample in zip(got, expected, strict=True) for pair in zip(*sample, strict=True)]
+    difference = max((_difference(ours, theirs) for ours, theirs in pairs), default=0.0)
+    return replace(compared, difference=difference, tolerance=FLOAT_TOLERANCE)
+
+
+def _difference(got: bytes, expected: bytes) -> float:
+    """The largest difference of two float32 outputs, as a share of the expected one's largest magnitude."""
+    ours, theirs = (np.frombuffer(data, "<f4").astype(np.float64) for data in (got, expected))
+    if ours.shape != theirs.shape:
+        return math.inf
+    apart = np.where(ours == theirs, 0.0, np.abs(ours - theirs)).max(initial=0.0)
+    return float(apart / (np.abs(theirs).max(initial=0.0) or 1.0)) if np.isfinite(apart) else math.inf
 
 
 def _compare(got: list[Outputs], expected: list[Outputs], reference: str) -> Comparison:

@@ -2,8 +2,8 @@
 
 The outputs come from LiteRT's reference kernels (`BUILTIN_REF`), which are not the code under test. They are written
 only for models whose operators agree there with TFLM in every byte; FULLY_CONNECTED, which LiteRT rounds once and TFLM
-twice, is given to the reference as the equal 1x1 CONV_2D. For other models the inputs alone are written, and the
-README says so.
+twice, is given to the reference as the equal 1x1 CONV_2D. Models that are float32 throughout have outputs, too, and a
+tolerance. For other models the inputs alone are written, and the README says so.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ COUNT = 4
 SEED = 20261
 LIMIT_BYTES = 1 << 20
 """Inputs larger than this in all are not written."""
+
+FLOAT_TOLERANCE = 1e-5
+"""Share of an output's largest magnitude up to which float32 outputs count as the same.
+
+Sums are added in the reference's order and equal it; exponentials and what is computed from them differ in the last
+units, and LiteRT's sigmoid ends in an approximation that is 1.5e-8 off.
+"""
 
 _AGREE = frozenset(
     {
@@ -124,16 +131,22 @@ def _as_convolutions(graph: Graph) -> Graph:
     return replace(graph, tensors=tuple(tensors), operators=numbered, subgraphs=(), signatures=())
 
 
+def _is_float(graph: Graph) -> bool:
+    """Whether every activation is float32."""
+    return {graph.tensors[t].type for op in graph.operators for t in op.outputs} == {TensorType.FLOAT32}
+
+
 def _expected(plan: Plan, vectors: list[list[NDArray[Any]]]) -> list[list[NDArray[Any]]] | None:
     """The reference's outputs, or None where it does not agree with TFLM or does not take the model."""
     from edgeq.interpreter import Interpreter
 
     graph = plan.source
     kinds = {graph.tensors[t].type for op in graph.operators for t in op.outputs}
-    if not {op.name for op in graph.operators} <= _AGREE or kinds != {TensorType.INT8}:
+    agrees = kinds == {TensorType.INT8} and {op.name for op in graph.operators} <= _AGREE
+    if not agrees and not _is_float(graph):
         return None
     try:
-        interpreter = Interpreter(write_bytes(_as_convolutions(graph)))
+        interpreter = Interpreter(write_bytes(_as_convolutions(graph) if agrees else graph))
         return [interpreter.run(vector) for vector in vectors]
     except ModelError:
         return None
@@ -158,7 +171,11 @@ def vectors(plan: Plan) -> dict[str, bytes]:
 `N_input_I.bin` is what to write into input I for vector N: seeded noise over the type's whole range,
 raw bytes as in the arena.
 """
-    if outputs is not None:
+    if outputs is not None and _is_float(graph):
+        text += f"""`N_output_I.bin` is what LiteRT's reference kernels computed for output I, in float32. Each value
+must be within {FLOAT_TOLERANCE:.0e} of the output's largest magnitude: exponentials differ in their last bits.
+"""
+    elif outputs is not None:
         text += """`N_output_I.bin` is what output I must then hold, every byte. LiteRT's reference kernels computed
 it, with each FULLY_CONNECTED given as the equal 1x1 CONV_2D (LiteRT rounds the former once; the microcontroller's
 arithmetic rounds twice).

@@ -112,6 +112,8 @@ def render_devices(console: Console, report: DevicesReport) -> None:
 def _verdict(report: BenchReport) -> str:
     if report.comparison is None and report.golden is None:
         return "[bold]measured[/]"
+    if report.ok and not all(side is None or side.equal for side in (report.comparison, report.golden)):
+        return "[bold green]within tolerance[/]"
     return "[bold green]equal[/]" if report.ok else "[bold red]differs[/]"
 
 
@@ -120,8 +122,13 @@ def _comparison(console: Console, comparison: Comparison) -> None:
         f"  bytes  {comparison.bytes_differing:,} of {comparison.bytes_compared:,} output bytes differ over "
         f"{comparison.samples} samples from {comparison.reference}"
     )
+    if comparison.difference is not None and not comparison.equal:
+        console.print(
+            f"  float  {comparison.difference:.1e} of the largest value apart at most; "
+            f"up to {comparison.tolerance:.0e} counts as rounding"
+        )
     first = comparison.first
-    if first is None:
+    if first is None or comparison.agrees:
         return
     console.print(
         f"  first  sample {first.sample}, output {first.output}, byte {first.offset}: "
