@@ -4,22 +4,25 @@ Scaling channel c of a layer's output by 1/s[c] and the next layer's weights for
 function as it is wherever nothing but ReLU stands between. After Nagel et al., "Data-Free Quantization Through
 Weight Equalization and Bias Correction" (2019), with measured activation ranges in place of the first layer's weights:
 those are quantized per channel, so that only the activation between the layers has one scale for all channels.
+
+ReLU6 is split: its lower bound stays in the layer, its upper bound becomes a MINIMUM with 6 / s[c] for each channel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.graph import Graph, Operator, TensorType
+from edgeq.graph import Graph, Operator, Tensor, TensorType
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Operators that keep channels apart and commute with a positive factor on each.
 _PASSING = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD")
 _LARGEST_FACTOR = 1e4
+_SIX = 6.0
 
 Constants = dict[int, NDArray[np.float32]]
 
@@ -33,13 +36,20 @@ class Pair:
     between: tuple[int, ...]
     channels: int
 
+    @property
+    def is_clamped(self) -> bool:
+        """Whether `first` ends in ReLU6."""
+        return bool(self.first.options.get("fused_activation_function") == "RELU6")
+
 
 def pairs(graph: Graph) -> list[Pair]:
     """Every pair of layers that can be equalized, in execution order."""
     consumers = graph.consumers()
     found = []
     for first in graph.operators:
-        if first.name not in _WEIGHTED or not _is_homogeneous(first) or not _owns_constants(graph, first, consumers):
+        if first.name not in _WEIGHTED or not _is_homogeneous(first, "RELU6"):
+            continue
+        if not _owns_constants(graph, first, consumers):
             continue
         between = [first.outputs[0]]
         while True:
@@ -57,8 +67,8 @@ def pairs(graph: Graph) -> list[Pair]:
     return found
 
 
-def _is_homogeneous(op: Operator) -> bool:
-    return op.options.get("fused_activation_function", "NONE") in ("NONE", "RELU")
+def _is_homogeneous(op: Operator, *more: str) -> bool:
+    return op.options.get("fused_activation_function", "NONE") in ("NONE", "RELU", *more)
 
 
 def _owns_constants(graph: Graph, op: Operator, consumers: Mapping[int, list[Operator]]) -> bool:
@@ -90,12 +100,14 @@ def _takes_channels(graph: Graph, op: Operator, tensor: int) -> bool:
     return weights.shape[-1] == source.shape[-1]
 
 
-def equalize(graph: Graph, magnitudes: Mapping[int, NDArray[np.float64]]) -> tuple[Constants, int]:
-    """New values of constants, tensor index -> array, and how many pairs changed.
+def equalize(graph: Graph, magnitudes: Mapping[int, NDArray[np.float64]]) -> tuple[Graph, int]:
+    """The float graph with its channels equalized, and between how many pairs of layers.
 
-    `magnitudes`: activation tensor -> the largest absolute value of each channel on representative data.
+    `magnitudes`: activation tensor -> the largest absolute value of each channel on representative data. A MINIMUM that
+    splits a ReLU6 writes the tensor that the layer wrote; the layer then writes one called `NAME;unclamped`.
     """
     constants: Constants = {}
+    clamps: dict[int, NDArray[np.float64]] = {}
     scaled = {i: m.copy() for i, m in magnitudes.items()}
     changed = 0
     for pair in pairs(graph):
@@ -108,10 +120,34 @@ def equalize(graph: Graph, magnitudes: Mapping[int, NDArray[np.float64]]) -> tup
         changed += 1
         _scale_outputs(graph, constants, pair.first, 1 / factor)
         _scale_inputs(graph, constants, pair.second, factor)
+        if pair.is_clamped:
+            clamps[pair.first.index] = _SIX / factor
         for tensor in pair.between:
             if tensor in scaled:
                 scaled[tensor] = scaled[tensor] / factor
-    return constants, changed
+    return _changed(graph, constants, clamps), changed
+
+
+def _changed(graph: Graph, constants: Constants, clamps: Mapping[int, NDArray[np.float64]]) -> Graph:
+    """The graph with these values of constants, and a MINIMUM behind each operator in `clamps`."""
+    tensors = [replace(t, data=constants.get(t.index, t.data)) for t in graph.tensors]
+    operators: list[Operator] = []
+    for op in graph.operators:
+        if op.index not in clamps:
+            operators.append(replace(op, index=len(operators)))
+            continue
+        output = tensors[op.outputs[0]]
+        bound = clamps[op.index].astype(np.float32)
+        free = replace(output, index=len(tensors), name=f"{output.name};unclamped")
+        limit = Tensor(
+            len(tensors) + 1, f"{output.name};clamp", TensorType.FLOAT32, bound.shape, bound.shape, data=bound
+        )
+        tensors += [free, limit]
+        options = {**op.options, "fused_activation_function": "RELU"}
+        operators.append(replace(op, index=len(operators), outputs=(free.index,), options=options))
+        inputs = (free.index, limit.index)
+        operators.append(Operator(len(operators), "MINIMUM", 1, inputs, (output.index,)))
+    return replace(graph, tensors=tuple(tensors), operators=tuple(operators), subgraphs=(), digest="")
 
 
 def widest_spread(graph: Graph, magnitudes: Mapping[int, NDArray[np.float64]]) -> float:

@@ -34,6 +34,8 @@ _SCORED_MACS = 1_000_000_000
 _RECONSTRUCTED = 48
 # A change must lower the measured error by this share: less is noise.
 _GAIN = 0.03
+# The same where the result has more operators: splitting a ReLU6 costs a MINIMUM.
+_GAIN_OF_OPERATORS = 0.1
 
 Sample = Sequence[NDArray[Any]]
 
@@ -115,7 +117,9 @@ class PostTraining:
         best, error = self._choose([Recipe(m, weights=self._default_weights()) for m in self._tried])
         first = error
         if self._may_equalize():
-            best, error = self._improve(best, error, [Recipe(m, True, best.weights) for m in ("minmax", best.method)])
+            costs = len(self._equalized().graph.operators) > len(self._plain.graph.operators)
+            tried = [Recipe(m, True, best.weights) for m in ("minmax", best.method)]
+            best, error = self._improve(best, error, tried, _GAIN_OF_OPERATORS if costs else _GAIN)
         if self._thorough:
             others = ("corrected", "reconstructed") if self._bits == 8 else ("corrected",)
             best, error = self._improve(best, error, [Recipe(best.method, best.equalized, w) for w in others])
@@ -144,9 +148,11 @@ class PostTraining:
         error, _, best = min(errors, key=lambda entry: entry[:2])
         return best, error
 
-    def _improve(self, best: Recipe, error: float, recipes: Sequence[Recipe]) -> tuple[Recipe, float]:
+    def _improve(
+        self, best: Recipe, error: float, recipes: Sequence[Recipe], gain: float = _GAIN
+    ) -> tuple[Recipe, float]:
         other, less = self._choose(recipes)
-        return (other, less) if less < error * (1 - _GAIN) else (best, error)
+        return (other, less) if less < error * (1 - gain) else (best, error)
 
     def _score(self, recipe: Recipe) -> float:
         result = self._build(recipe, self._fit)
@@ -169,8 +175,8 @@ class PostTraining:
 
     def _equalized(self) -> Float:
         if self._equal is None:
-            constants, changed = equalize(self._plain.graph, self._seen_magnitudes())
-            tflite = tflite_converter.with_constants(self._plain.tflite, constants) if changed else self._plain.tflite
+            graph, changed = equalize(self._plain.graph, self._seen_magnitudes())
+            tflite = write_bytes(graph) if changed else self._plain.tflite
             self._equal = Float(tflite, read_bytes(tflite), changed)
         return self._equal
 
@@ -208,12 +214,19 @@ class PostTraining:
         return mixture.quantize(
             model.tflite,
             model.graph,
-            self._schemes,
+            self._schemes_of(model.graph),
             ranges=ranges,
             samples=samples,
             io=self._io,
             per_channel=per_channel,
         )
+
+    def _schemes_of(self, graph: Graph) -> Schemes:
+        """The scheme of each operator of a graph made from the plain one."""
+        assert self._schemes is not None
+        schemes = mixture.by_output(self._plain.graph, self._schemes)
+        names = (graph.tensor(op.outputs[0]).name for op in graph.operators)
+        return tuple(schemes[original_name(name, schemes)] for name in names)
 
     def _bits_of(self, graph: Graph) -> dict[int, int]:
         """Operator -> bits of its weights, for those whose weights are to be chosen.

@@ -6,7 +6,7 @@ Imports TensorFlow: only the child process does this.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,6 @@ def with_ranges(float_tflite: bytes, ranges: Ranges) -> bytes:
         wide = (low, high) if high - low > _NARROWEST_RANGE else (middle - half, middle + half)
         quantization.min, quantization.max = [wide[0]], [wide[1]]
         model.subgraphs[0].tensors[index].quantization = quantization
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def with_constants(tflite: bytes, constants: Mapping[int, NDArray[np.float32]]) -> bytes:
-    """The file with other values in its constant tensors, of the same types and shapes."""
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
-    for index, value in constants.items():
-        raw = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
-        model.buffers[model.subgraphs[0].tensors[index].buffer].data = raw
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

@@ -76,14 +76,20 @@ def test_reconstruction_keeps_the_output_better_than_rounding_to_the_nearest() -
 
 @pytest.fixture
 def float_file(inline: Callable[..., Any], tmp_path: Path) -> bytes:
+    return _float_file(inline, tmp_path, "relu")
+
+
+def _float_file(inline: Callable[..., Any], tmp_path: Path, activation: str) -> bytes:
     """A float model: convolutions of both paddings, with stride and dilation, depthwise, pooling, dense."""
     import keras
 
     keras.utils.set_random_seed(2)
     made = keras.layers
     inputs = keras.Input((9, 8, 3))
-    z = made.Conv2D(6, (3, 2), strides=2, padding="same", activation="relu", bias_initializer="random_normal")(inputs)
-    z = made.DepthwiseConv2D(3, padding="same", activation="relu", bias_initializer="random_normal")(z)
+    z = made.Conv2D(6, (3, 2), strides=2, padding="same", activation=activation, bias_initializer="random_normal")(
+        inputs
+    )
+    z = made.DepthwiseConv2D(3, padding="same", activation=activation, bias_initializer="random_normal")(z)
     z = made.Conv2D(8, 2, dilation_rate=2, activation="relu")(made.ZeroPadding2D(1)(z))
     z = made.GlobalAveragePooling2D()(z)
     inline(
@@ -124,15 +130,15 @@ def test_patches_times_weights_is_what_the_interpreter_computes(float_file: byte
     assert sorted(checked) == ["CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
 
 
-def _unbalanced(graph: Graph) -> Graph:
-    """The same function with the stem's channels scaled by 1/16 to 16 and the depthwise weights by the inverse."""
+def _unbalanced(graph: Graph, lowest: int, highest: int) -> Graph:
+    """The stem's channels scaled by powers of two from lowest to highest, the depthwise weights by the inverse."""
     pair = next(p for p in pairs(graph) if p.second.name == "DEPTHWISE_CONV_2D")
     _, weights, bias = (graph.tensors[i] for i in pair.first.inputs)
     after = graph.tensors[pair.second.inputs[1]]
     assert weights.data is not None
     assert bias.data is not None
     assert after.data is not None
-    factors = np.logspace(-4, 4, len(weights.data), base=2, dtype=np.float32)
+    factors = np.logspace(lowest, highest, len(weights.data), base=2, dtype=np.float32)
     scaled = {
         weights.index: weights.data * factors[:, None, None, None],
         bias.index: bias.data * factors,
@@ -143,15 +149,21 @@ def _unbalanced(graph: Graph) -> Graph:
 
 
 @pytest.mark.tensorflow
-def test_equalization_keeps_the_function_and_narrows_the_channels(float_file: bytes) -> None:
-    graph = _unbalanced(read_bytes(float_file))
+@pytest.mark.parametrize(("activation", "highest"), [("relu", 4), ("relu6", 0)])
+def test_equalization_keeps_the_function_and_narrows_the_channels(
+    inline: Callable[..., Any], tmp_path: Path, activation: str, highest: int
+) -> None:
+    graph = _unbalanced(read_bytes(_float_file(inline, tmp_path, activation)), highest - 8, highest)
     float_file = write_bytes(graph)
-    samples = _samples(graph, 8)
+    # Large enough that ReLU6 clamps.
+    loud = 20 if activation == "relu6" else 1
+    samples = [[loud * value for value in sample] for sample in _samples(graph, 8)]
     before = channel_magnitudes(float_file, graph, samples)
-    constants, changed = equalize(graph, before)
-    assert changed == len(pairs(graph)) == 3
-    tensors = tuple(replace(t, data=constants[t.index]) if t.index in constants else t for t in graph.tensors)
-    equalized = write_bytes(replace(graph, tensors=tensors, subgraphs=(), digest=""))
+    result, changed = equalize(graph, before)
+    assert len(pairs(graph)) == 3
+    assert 1 <= changed <= 3
+    equalized = write_bytes(result)
+    assert ("MINIMUM" in {op.name for op in result.operators}) == (activation == "relu6")
     plain, other = Interpreter(float_file), Interpreter(equalized)
     for sample in samples:
         np.testing.assert_allclose(other.run(sample)[0], plain.run(sample)[0], rtol=1e-4, atol=1e-6)
