@@ -63,7 +63,12 @@ class SearchGoal:
                 try_="Give --max-drop 0.5 (points of accuracy), --max-flash 64k, or --max-latency 20ms.",
             )
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise UsageError("bad-option", "--max-drop is in percentage points, 0 to 100.", where="--max-drop")
+            raise UsageError(
+                "bad-option",
+                "--max-drop is in percentage points, 0 to 100.",
+                where=f"--max-drop {self.max_drop:g}",
+                try_="For example --max-drop 0.5.",
+            )
         if self.jobs < 0:
             raise UsageError("bad-option", "--jobs counts processes.", where="--jobs", try_="Give 0 or more.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,3 +234,74 @@ def test_schemes_that_cannot_be_are_refused_before_anything_is_read(
         convert(tmp_path / "absent.keras", tmp_path / "m.tflite", **options)
     assert caught.value.code == code
     assert caught.value.try_
+
+
+def test_inputs_and_outputs_of_a_mixture_keep_names_and_order(inline: Callable[..., Any], tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    made = keras.layers
+    wide, narrow = keras.Input((6,), name="zeta"), keras.Input((3,), name="in")
+    x, y = made.Dense(8, activation="relu", name="one")(wide), made.Dense(8, name="other")(narrow)
+    total = made.Add(name="sum")([x, y])
+    model = keras.Model([wide, narrow], [total, made.Dense(2, name="aside")(x)])
+    rng = np.random.default_rng(0)
+    data = {"in": rng.normal(size=(60, 3)).astype("f"), "zeta": 5 * rng.normal(size=(60, 6)).astype("f")}
+    layers = {"one": "int16x8", "aside": "float32"}
+    out = tmp_path / "m.tflite"
+    for io, types in ((None, ["int16", "int8", "int8", "float32"]), ("float32", ["float32"] * 4)):
+        report = inline(model, out, data=data, layers=layers, io=io, calibration="minmax")
+        ends = (*report.inputs, *report.outputs)
+        assert [end.name for end in ends] == ["zeta", "in", "sum", "aside"]
+        assert [end.type for end in ends] == types
+        assert [list(s.inputs) + list(s.outputs) for s in read(out).signatures] == [["zeta", "in", "sum", "aside"]]
+    expected = [np.asarray(v) for v in model([data["zeta"], data["in"]])]
+    samples = [[data["zeta"][i], data["in"][i]] for i in range(20)]
+    for actual, wanted in zip(outputs_of(out.read_bytes(), read(out), samples), expected, strict=True):
+        assert np.max(np.abs(actual - wanted[:20])) < 0.03 * np.ptp(wanted)
+
+
+def test_a_model_trained_for_its_schemes_takes_no_others(inline: Callable[..., Any], tmp_path: Path) -> None:
+    import keras
+
+    from edgeq.quantization.aware import quantize_aware
+
+    inputs = keras.Input((6,))
+    aware = quantize_aware(keras.Model(inputs, keras.layers.Dense(3, name="head")(inputs)), scheme="int8")
+    x = np.random.default_rng(0).normal(size=(30, 6)).astype("f")
+    aware.compile("adam", "mse")
+    aware.fit(x, np.zeros((30, 3)), epochs=1, verbose=0)
+    with pytest.raises(UsageError) as caught:
+        inline(aware, tmp_path / "m.tflite", layers={"head": "float32"})
+    assert caught.value.code == "mixture-not-trained"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--layer", "stem"], "bad-layer"),
+        (["--layer", "=int8"], "bad-layer"),
+        (["--layer", "stem=int3"], "scheme-unknown"),
+        (["--granularity", "row"], "granularity-unknown"),
+        (["--search", "--max-drop", "1"], "board-missing"),
+        (["--search", "--board", "host"], "search-without-goal"),
+        (["--search", "--board", "host", "--max-drop", "400"], "bad-option"),
+        (["--search", "--board", "nowhere", "--max-drop", "1"], "board-unknown"),
+        (["--search", "--board", "host", "--max-flash", "much"], "bad-budget"),
+        (["--search", "--board", "host", "--max-drop", "1", "--scheme", "int4"], "search-with-schemes"),
+        (["--max-drop", "1"], "bad-option"),
+    ],
+)
+def test_options_of_the_command_line_that_cannot_be(
+    arguments: list[str], code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgeq.cli.main import app
+
+    model = tmp_path / "m.keras"
+    with pytest.raises(SystemExit) as left:
+        app(["convert", str(model), "-o", str(tmp_path / "m.tflite"), "--json", *arguments])
+    assert left.value.code == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == code
+    assert error["try"]
+    assert not list(tmp_path.iterdir())
