@@ -200,8 +200,8 @@ def _open_serial(port: str, baud: int) -> Transport:
 
     try:
         opened = serial.serial_for_url(port, do_not_open=True, baudrate=baud, timeout=_POLL_S)
-        opened.write_timeout = _WRITE_TIMEOUT_S
-        if "://" not in port:
+        if "://" not in port:  # pyserial's RFC 2217 client refuses both
+            opened.write_timeout = _WRITE_TIMEOUT_S
             opened.exclusive = True
         opened.open()
     except (OSError, ValueError) as error:  # SerialException is an OSError

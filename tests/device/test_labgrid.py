@@ -7,12 +7,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from glitchy_board import glitchy_board
+from rfc2217_board import rfc2217_board
 from tiny_bundle import SOURCE, write_tiny_bundle
 
 from edgeq import api
@@ -87,50 +89,48 @@ def test_no_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == "labgrid-missing"
 
 
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The place `desk` with the board `host` behind TCP; the bundle that the board runs."""
+@pytest.fixture(params=["raw", "rfc2217"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """The place `desk` with the board `host`; the bundle that the board runs, and what its port's URL begins with."""
     if any(shutil.which(program) is None for program in PROGRAMS):
         pytest.skip("needs labgrid on the PATH, in an environment of its own")
     bundle = write_tiny_bundle(tmp_path / "bundle", source=SOURCE.replace("(bytes[COMMAND])", "(0)"))
     image = build(bundle, load_board("host"), tmp_path / "image")
-    listener = socket.create_server(("127.0.0.1", 0))
     processes: list[subprocess.Popen[bytes]] = []
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        processes.append(subprocess.Popen([str(image.elf)], stdin=connection, stdout=connection))
-        connection.close()
-
-    threading.Thread(target=serve, daemon=True).start()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setenv("LG_COORDINATOR", coordinator)
-    port = listener.getsockname()[1]
-    (tmp_path / "exporter.yaml").write_text(
-        f"desk:\n  NetworkSerialPort:\n    host: 127.0.0.1\n    port: {port}\n    speed: 115200\n    protocol: raw\n"
-    )
-    exporter = ["labgrid-exporter", "-c", coordinator, "--hostname", "localhost", "-n", "exp", "exporter.yaml"]
-    for command in (["labgrid-coordinator", "-l", coordinator], exporter):
-        processes.append(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        time.sleep(3)
-    for arguments in (["create"], ["add-match", "exp/desk/*"]):
-        subprocess.run(["labgrid-client", "-p", "desk", *arguments], check=True, timeout=60, capture_output=True)
-    yield bundle
-    listener.close()
-    for process in processes:
-        process.kill()
-        process.wait()
+    with ExitStack() as stack:
+        if request.param == "raw":
+            port = stack.enter_context(glitchy_board(image.elf)).rpartition(":")[2]
+        else:
+            port = stack.enter_context(rfc2217_board(image.elf)).rpartition(":")[2]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setenv("LG_COORDINATOR", coordinator)
+        (tmp_path / "exporter.yaml").write_text(
+            f"desk:\n  NetworkSerialPort:\n    host: 127.0.0.1\n    port: {port}\n    speed: 115200\n"
+            f"    protocol: {request.param}\n"
+        )
+        exporter = ["labgrid-exporter", "-c", coordinator, "--hostname", "localhost", "-n", "exp", "exporter.yaml"]
+        for command in (["labgrid-coordinator", "-l", coordinator], exporter):
+            silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            processes.append(subprocess.Popen(command, cwd=tmp_path, **silent))
+            time.sleep(3)
+        for arguments in (["create"], ["add-match", "exp/desk/*"]):
+            subprocess.run(["labgrid-client", "-p", "desk", *arguments], check=True, timeout=60, capture_output=True)
+        yield bundle, {"raw": "socket://", "rfc2217": "rfc2217://"}[request.param]
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow
-def test_bench_through_a_lab(lab: Path) -> None:
-    report = api.bench(lab, "host", place="desk", runs=2)
+def test_bench_through_a_lab(lab: tuple[Path, str]) -> None:
+    bundle, scheme = lab
+    report = api.bench(bundle, "host", place="desk", runs=2)
     assert report.ok
     assert report.comparison is not None
-    assert report.link.port.startswith("socket://")
+    assert report.link.port.startswith(scheme)
     shown = subprocess.run(["labgrid-client", "-p", "desk", "show"], capture_output=True, text=True, check=True).stdout
     assert "acquired: None" in shown
     with pytest.raises(DeviceError) as caught:
-        api.bench(lab, "host", place="nowhere", runs=1)
+        api.bench(bundle, "host", place="nowhere", runs=1)
     assert caught.value.code == "place-refused"
