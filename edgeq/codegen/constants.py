@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.registry import candidates
-from edgeq.codegen.step import Constant, Node, Target
+from edgeq.codegen.step import Constant, Node, Target, Unsupported
 from edgeq.graph.ir import Graph, Operator, Tensor, TensorType
 
 Array = NDArray[Any]
@@ -34,16 +34,18 @@ _ARITHMETIC: Mapping[str, Callable[[Array, Array], Array]] = {
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Compute operators whose inputs are all constants; SHAPE and RANK need no values. Results of the graph stay."""
+    """Compute operators whose inputs are all constants; SHAPE and RANK need no values.
+
+    A result of the graph that is a constant is copied into the arena by an operator of its own.
+    """
     tensors = list(graph.tensors)
     kept: list[Operator] = []
-    results = set(graph.outputs)
     for operator in graph.operators:
         values = None
         ready = operator.name in ("SHAPE", "RANK") or all(
             tensors[i].data is not None for i in operator.inputs if i >= 0
         )
-        if ready and operator.name in _KNOWN and operator.outputs and not results & set(operator.outputs):
+        if ready and operator.name in _KNOWN and operator.outputs:
             current = replace(graph, tensors=tuple(tensors))
             values = _values(Node(current, operator, Target("generic", frozenset(), "balanced")))
         if values is None:
@@ -51,7 +53,14 @@ def fold_constants(graph: Graph) -> Graph:
             continue
         for index, value in zip(operator.outputs, values, strict=True):
             tensors[index] = replace(tensors[index], data=value)
-    return replace(graph, tensors=tuple(tensors), operators=tuple(kept))
+    outputs, writers = list(graph.outputs), graph.producers()
+    for position, index in enumerate(outputs):
+        if tensors[index].data is not None:
+            outputs[position] = len(tensors)
+            tensors.append(replace(tensors[index], index=len(tensors), data=None))
+            at = writers[index].index if index in writers else 0
+            kept.append(Operator(at, "BROADCAST_TO", 2, (index,), (outputs[position],)))
+    return replace(graph, tensors=tuple(tensors), operators=tuple(kept), outputs=tuple(outputs))
 
 
 def _values(node: Node) -> list[Array] | None:
@@ -134,7 +143,12 @@ def _looked_up(node: Node, source: Tensor, result: Tensor) -> list[Array]:
     """An int8 function of one input, by the table that its lowering would put into flash."""
     if {source.type, result.type} != {TensorType.INT8} or source.shape != result.shape:
         return []
-    for step in candidates(node):
+    tensors = tuple(replace(t, data=None) if t.index == source.index else t for t in node.graph.tensors)
+    try:
+        steps = candidates(replace(node, graph=replace(node.graph, tensors=tensors), memo={}))
+    except Unsupported:
+        return []
+    for step in steps:
         tables = [c for c in step.constants if isinstance(c, Constant) and c.name == "table"]
         if step.kernel == "lookup_8" and len(tables) == 1:
             found = tables[0].data.reshape(-1)[_data(source).view(np.uint8)]

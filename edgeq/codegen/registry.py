@@ -116,6 +116,19 @@ def _computes_in_float32(node: Node) -> bool:
     return any(tensor.type is TensorType.FLOAT32 and not tensor.is_constant for tensor in tensors)
 
 
+def _lowered(node: Node, function: Lowering) -> tuple[Step, ...]:
+    """A lowering's Steps; Unsupported if they would read from the arena what is a constant."""
+    steps = tuple(function(node))
+    constants = [i for i in node.operator.inputs if i >= 0 and node.graph.tensors[i].is_constant]
+    for index in constants:
+        if any(f"{{t{index}}}" in call for step in steps for call in step.calls):
+            raise Unsupported(
+                f"Its input {node.graph.tensors[index].name} is a constant; it is computed for activations only.",
+                "Compute it before the conversion.",
+            )
+    return steps
+
+
 def candidates(node: Node) -> list[Step]:
     """All Steps that can compute a Node, the portable ones first. Unsupported if there is none."""
     load()
@@ -126,11 +139,11 @@ def candidates(node: Node) -> list[Step]:
                 f"It computes in float32, and the core {node.target.core} has no floating-point unit.",
                 "Convert the model to int8: `edgeq convert --scheme int8`.",
             )
-        return list(node.once("float32", lambda: tuple(_float32[name](node))))
+        return list(node.once("float32", lambda: _lowered(node, _float32[name])))
     if name not in _portable:
         what = f"custom operator {node.operator.custom_code}" if node.operator.custom_code else name
         raise Unsupported(f"EdgeQ has no kernel for {what}.", "Write the layer with other operators, or remove it.")
-    steps = list(node.once("portable", lambda: tuple(_portable[name](node))))
+    steps = list(node.once("portable", lambda: _lowered(node, _portable[name])))
     for function in _variants.get(name, ()):
         steps.extend(function(node))
     return steps

@@ -238,6 +238,30 @@ def test_constants(rows: int, columns: int, scale: float, zero: int, seed: int) 
     same_as_wheel(graph, done)
 
 
+@pytest.mark.parametrize("name", ["RELU", "RESHAPE"])
+def test_a_constant_result_is_there(name: str) -> None:
+    """A result that depends on no input, beside one that does."""
+    of = T((1, 6), scale=0.1, zero=3)
+    builder = Builder()
+    more = [ints(1, 6)] if name == "RESHAPE" else []
+    constant = builder.add(name, [replace(of, data=[-128, -1, 0, 4, 5, 127]), *more], of)
+    graph = builder.graph(constant, builder.add("RELU", [of], of))
+    (expected, _), (again, _) = run(graph, passes.run(graph), (0, 1))
+    np.testing.assert_array_equal(expected, again)
+    clamped = [3, 3, 3, 4, 5, 127] if name == "RELU" else [-128, -1, 0, 4, 5, 127]
+    np.testing.assert_array_equal(expected, [clamped])
+
+
+def test_a_constant_input_is_refused_where_it_is_not_computed() -> None:
+    of, result = T((1, 6), scale=0.1, zero=3), T((1, 6), scale=1 / 256, zero=-128)
+    builder = Builder()
+    constant = builder.add("SOFTMAX", [replace(of, data=range(6))], result, beta=1.0)
+    graph = builder.graph(constant, builder.add("RELU", [of], of))
+    ((operator, reason, _),) = codegen.unsupported(graph)
+    assert operator.name == "SOFTMAX"
+    assert "constant" in reason
+
+
 def test_shapes_are_constants() -> None:
     """SHAPE, STRIDED_SLICE, PACK, RESHAPE: what a free batch leaves behind."""
     builder = Builder()
