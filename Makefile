@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests call tools of the environment, such as esptool and pyocd, by their names.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 # Programs that tests use -> the Debian packages that bring them.
 TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qemu-system-riscv32 /usr/sbin/sshd
