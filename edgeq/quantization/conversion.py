@@ -175,6 +175,14 @@ def _checked_options(
             where="--calibration",
             try_="One of " + ", ".join((*METHODS, AUTO)) + ".",
         )
+    if calibration != AUTO and not {scheme, *layers.values()} & {"int8", "int4"}:
+        raise UsageError(
+            "calibration-without-meaning",
+            f"Scheme {scheme} has no ranges to choose by {calibration}.",
+            where="--calibration",
+            why="int16x8 takes smallest and largest values; the float schemes have no ranges.",
+            try_="Leave --calibration out, or use --scheme int8 or int4.",
+        )
     return io if layers else io or SCHEMES[scheme][0]
 
 

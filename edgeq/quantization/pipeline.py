@@ -33,7 +33,7 @@ from edgeq.quantization.evaluation import (
     outputs_of,
 )
 from edgeq.quantization.layer_map import Origins
-from edgeq.quantization.post_training import Float, PostTraining, Quantized
+from edgeq.quantization.post_training import Float, PostTraining, Quantized, quantize_wide
 from edgeq.quantization.preprocessing import examine_preprocessing
 from edgeq.quantization.report import Quality, Warned, quality_json, value_of
 from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme
@@ -209,8 +209,14 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> Quantized:
     if scheme == "dynamic":
         return Quantized(tflite_converter.to_dynamic(work.lowered, work.saved_model), (), work.float_tflite)
     if scheme == "int16x8":
-        result = tflite_converter.quantize_int16x8(work.float_tflite, calibration, io=io, per_channel=per_channel)
-        return Quantized(result, (), work.float_tflite)
+        return quantize_wide(
+            Float(work.float_tflite, work.float_graph),
+            calibration,
+            io=io,
+            macs=multiply_accumulates(work.float_graph),
+            progress=work.progress,
+            per_channel=per_channel,
+        )
     trial = PostTraining(
         Float(work.float_tflite, work.float_graph),
         calibration,

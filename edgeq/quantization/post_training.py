@@ -239,3 +239,40 @@ class PostTraining:
         schemes = mixture.by_output(self._plain.graph, self._schemes)
         own = {op.index: schemes.get(original_name(graph.tensor(op.outputs[0]).name, schemes)) for op in weighted}
         return {index: 4 if scheme == "int4" else 8 for index, scheme in own.items() if scheme in ("int4", "int8")}
+
+
+def quantize_wide(
+    model: Float, samples: Sequence[Sample], *, io: str, macs: int, progress: Progress, per_channel: bool = True
+) -> Quantized:
+    """int16x8, its weights rounded so that each layer keeps its output, where that lowers the error on held samples.
+
+    With 16-bit activations nearly all of the error is that of the weights.
+    """
+
+    def plain(some: Sequence[Sample]) -> bytes:
+        return tflite_converter.quantize_int16x8(model.tflite, some, io=io, per_channel=per_channel)
+
+    def rounded(result: bytes, some: Sequence[Sample]) -> bytes:
+        graph = read_bytes(result)
+        bits = {op.index: 8 for op in graph.operators if op.name in WEIGHTED}
+        few = some[:: max(1, len(some) // _RECONSTRUCTED)]
+        changed = requantize(graph, model.graph, model.tflite, few, bits, per_channel=per_channel, progress=progress)
+        return write_bytes(changed)
+
+    result = plain(samples)
+    if len(samples) < _LEAST_SAMPLES or macs > _THOROUGH_MACS:
+        return Quantized(result, (), model.tflite)
+    trial, held = plain(samples[::2]), samples[1::2]
+    scored = [[value[0] for value in s] for s in held[: min(_SCORED, max(2, _SCORED_MACS // max(1, macs)))]]
+    expected = outputs_of(model.tflite, model.graph, scored, reference=False)
+    before, after = (
+        mean_absolute_error(expected, outputs_of(one, read_bytes(one), scored, reference=False))
+        for one in (trial, rounded(trial, samples[::2]))
+    )
+    if after >= before * (1 - _GAIN):
+        return Quantized(result, (), model.tflite)
+    told = (
+        "weights rounded so that each layer keeps its output",
+        f"this lowered the error on the held-out half by {1 - after / before:.0%}",
+    )
+    return Quantized(rounded(result, samples), told, model.tflite)
