@@ -16,37 +16,26 @@ from edgeq.codegen.step import Step
 MODEL_CODE_BYTES = 60
 STEP_CODE_BYTES = 44
 """The model's own functions; each step's call and its arguments there."""
-C_BYTES_A_CHARACTER, C_BYTES = 0.243, -24
-"""Code of an emitted C function by the length of its text: fitted over 64 functions, mean error 19 bytes."""
+C_BYTES = {True: (0.252, -52.0), False: (0.217, -27.0)}
+"""On ARMv6-M or not: bytes a character of an emitted C function's text, and beside; fitted over 186 functions."""
 
 _LIKE = {"cortex-m0": "cortex-m0plus", "cortex-m23": "cortex-m0plus", "cortex-m85": "cortex-m55"}
 _STRING = re.compile(r'^\s*"(.*?)(?:\\n)?"[);]*$')
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _PROTOTYPE = re.compile(r"^\w[^;{]*\);$")
+_ADDED = re.compile(r"(r\d+|lr), \1, (?:r\d+|lr)|sp, sp, #\d+")
+_NEAR = re.compile(r"r[0-7], \[(?:sp|r[0-7])(?:, #\d+)?\]")
 _HIGH = re.compile(r"\b(?:r8|r9|r1[0-2]|lr|sp)\b")
 _NARROW = frozenset(
     (
-        *(
-            "adds",
-            "ands",
-            "asrs",
-            "b",
-            "bcc",
-            "bcs",
-            "beq",
-            "bge",
-            "bgt",
-            "bhi",
-            "ble",
-            "blt",
-            "bne",
-            "bx",
-            "cbnz",
-            "cbz",
-        ),
-        *("cmp", "it", "lsls", "lsrs", "mov", "movs", "nop", "orrs", "pop", "push", "subs", "sxtb", "uxtb"),
+        *("adds", "ands", "asrs", "b", "bcc", "bcs", "beq", "bge", "bgt", "bhi", "bics", "ble", "blt", "bmi", "bne"),
+        *("bpl", "bx", "cbnz", "cbz", "cmp", "it", "lsls", "lsrs", "mov", "movs", "muls", "nop", "orrs", "pop", "push"),
+        *("subs", "sxtb", "uxtb"),
     )
 )
 """Instructions that Thumb encodes in 2 bytes if their registers are low (`mov` and `bx` with any)."""
+_ARMV6M = ("cortex-m0", "cortex-m0plus", "cortex-m1", "cortex-m23")
+"""Cores on which every instruction takes 2 bytes but BL."""
 
 
 @cache
@@ -67,7 +56,7 @@ def code_bytes(steps: tuple[Step, ...], core: str) -> tuple[float, str]:
     total = (
         MODEL_CODE_BYTES
         + STEP_CODE_BYTES * len(steps)
-        + sum(emitted_bytes(text) for text in emitted.values())
+        + sum(emitted_bytes(text, core in _ARMV6M) for text in emitted.values())
         + sum(sizes.get(kernel, 0) for kernel in kernels)
         + sum(rest.values())
     )
@@ -75,25 +64,26 @@ def code_bytes(steps: tuple[Step, ...], core: str) -> tuple[float, str]:
 
 
 @lru_cache(maxsize=1024)
-def emitted_bytes(text: str) -> float:
+def emitted_bytes(text: str, armv6m: bool = False) -> float:
     """Bytes of one emitted source: its assembly's instructions and its C functions."""
     assembly: list[str] = []
     c: list[str] = []
     inside = False
-    for line in text.splitlines():
+    for line in _COMMENT.sub("", text).splitlines():
         inside = inside or line.lstrip().startswith("__asm__")
         if inside:
             string = _STRING.match(line)
             if string:
                 assembly.append(string[1].strip())
             inside = not line.rstrip().endswith(");")
-        elif not line.startswith(("#", "/*")) and not _PROTOTYPE.match(line):
+        elif not line.startswith("#") and not _PROTOTYPE.match(line):
             c.append(line)
     length = len("\n".join(c).strip())
-    return _assembly_bytes(assembly) + (max(16.0, C_BYTES_A_CHARACTER * length + C_BYTES) if length else 0.0)
+    per_character, beside = C_BYTES[armv6m]
+    return _assembly_bytes(assembly, armv6m) + (max(16.0, per_character * length + beside) if length else 0.0)
 
 
-def _assembly_bytes(lines: list[str]) -> int:
+def _assembly_bytes(lines: list[str], armv6m: bool) -> int:
     total = 0
     repeats = [1]
     for line in lines:
@@ -105,6 +95,18 @@ def _assembly_bytes(lines: list[str]) -> int:
         elif word in (".hword", ".short", ".word"):
             total += (4 if word == ".word" else 2) * (operands.count(",") + 1) * repeats[-1]
         elif word and not word.startswith((".", "@", "//")) and not line.endswith(":"):
-            low = word in ("mov", "bx") or not _HIGH.search(operands)
-            total += (2 if word in _NARROW and low else 4) * repeats[-1]
+            total += (2 if (armv6m and word != "bl") or _is_narrow(word, operands) else 4) * repeats[-1]
     return total
+
+
+def _is_narrow(word: str, operands: str) -> bool:
+    """Whether Thumb-2 encodes an instruction in 2 bytes."""
+    if word in ("mov", "bx", "cmp"):
+        return "#" not in operands or not _HIGH.search(operands)
+    if word in ("ldm", "stm"):
+        return "!" in operands and not _HIGH.search(operands)
+    if word == "add":
+        return _ADDED.fullmatch(operands) is not None
+    if word in ("ldr", "str"):
+        return _NEAR.fullmatch(operands) is not None
+    return word in _NARROW and not _HIGH.search(operands)

@@ -15,8 +15,9 @@ from edgeq.codegen.plan import Plan
 from edgeq.codegen.step import Step, Struct
 from edgeq.measure import Computed, Estimated, Quantity
 
-AGENT_CODE_BYTES = 5_800
-"""Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 5,740 to 5,810."""
+AGENT_CODE_BYTES, AGENT_CODE_BYTES_ARMV6M = 5_800, 7_350
+"""Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 5,740 to 5,810; for M0+ with what
+it needs of libgcc."""
 AGENT_RAM_BYTES = 1_120
 """The agent's variables without its frame buffers."""
 STEP_RAM_BYTES = 8
@@ -28,11 +29,12 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
     if not board.memory:
         arena = Computed(plan.arena_bytes, "bytes", "compile plan")
         return (Use("ram", arena, None, {"arena": arena}),)
+    agent = AGENT_CODE_BYTES_ARMV6M if board.core.architecture == "armv6-m" else AGENT_CODE_BYTES
     code, source = code_bytes(plan.steps, board.core.name)
     flash: dict[str, Quantity] = {
         "constants": Computed(plan.constants_bytes + _parameters(plan.steps), "bytes", "compile plan"),
         "code": Estimated(code, "bytes", source),
-        "agent": Estimated(AGENT_CODE_BYTES, "bytes", "agent linked without a model"),
+        "agent": Estimated(agent, "bytes", "agent linked without a model"),
     }
     ram: dict[str, Quantity] = {
         "arena": Computed(plan.arena_bytes, "bytes", "compile plan"),

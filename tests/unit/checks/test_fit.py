@@ -28,6 +28,10 @@ SLOW = [
     ("vww_96_int8", "qemu-mps2-an385"),
     ("vww_96_int8", "qemu-mps2-an386"),
     ("vww_96_int8", "qemu-mps3-an547"),
+    ("kws_ref_int8", "raspberry-pi-pico"),
+    ("vww_96_int8", "raspberry-pi-pico"),
+    ("ic_resnet8_int8", "raspberry-pi-pico"),
+    ("ad01_int8", "raspberry-pi-pico"),
 ]
 
 
