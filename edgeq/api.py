@@ -142,10 +142,13 @@ def bundle(
     *,
     name: str | None = None,
     optimize: Optimize = "balanced",
+    ram: int | None = None,
     agent: Literal["edgeq", "mlperf"] = "edgeq",
 ) -> Bundle:
     """Compile a `.tflite` file to C sources for a board, written to the directory `out` (whole or not at all).
 
+    `ram` is how many bytes the arena may take: where whole layers need more, the first ones run patch by patch, which
+    repeats multiplications; AnswerNo `ram-too-small` says the smallest that was found. `memory.svg` shows the plan.
     `agent` is what `flash` puts beside the model: EdgeQ's own, or the MLPerf Tiny device protocol; `name` must then be
     one of the benchmark's model ids. The C runs on the core alone; for a board with an Ethos-U, Vela's model lies
     beside it under `ethos-u/` where Vela is installed. The map of layers that `convert` left beside the model goes
@@ -156,14 +159,20 @@ def bundle(
     from edgeq.boards.profile import EthosU
     from edgeq.graph import read_bytes, read_file
     from edgeq.quantization.layer_map import read_beside
+    from edgeq.report.memory import memory_picture
     from edgeq.toolchain.manifest import Manifest
     from edgeq.toolchain.mlperf import require_mlperf_model
     from edgeq.toolchain.vela import run_vela
 
     path, target = Path(model), load_board(board)
     content = read_file(path)
-    plan = codegen.plan(read_bytes(content, where=str(path)), target, name=name or path.stem, optimize=optimize)
+    graph, name = read_bytes(content, where=str(path)), name or path.stem
+    if ram is None:
+        plan = codegen.plan(graph, target, name=name, optimize=optimize)
+    else:
+        plan = codegen.plan_within(graph, target, ram, name=name, optimize=optimize)
     result = codegen.emit(plan, content, agent=agent)
+    result = codegen.with_file(result, "memory.svg", memory_picture(result.manifest).encode())
     if agent == "mlperf":
         require_mlperf_model(Manifest.model_validate(dict(result.manifest)))
     npu = target.executor("ethos-u")
@@ -173,6 +182,18 @@ def bundle(
         result = codegen.with_file(result, "golden/model.quant.json", told.to_bytes())
     codegen.write_bundle(result, Path(out))
     return result
+
+
+def goals(model: Path | str, board: Board | str | Path, made: Bundle) -> list[dict[str, Any]]:
+    """What each `--optimize` costs for a model on a board: arena, estimated flash and instructions; `made` is one."""
+    from dataclasses import asdict
+
+    from edgeq import codegen
+    from edgeq.boards import load_board
+    from edgeq.graph import read
+
+    chosen = made.manifest["options"]["optimize"]
+    return [asdict(goal) for goal in codegen.goals(read(Path(model)), load_board(board), chosen)]
 
 
 @contextmanager

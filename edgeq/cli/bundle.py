@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +26,11 @@ def bundle(
     optimize: Annotated[
         Literal["speed", "balanced", "ram", "flash"], typer.Option(help="What matters most.")
     ] = "balanced",
+    ram: Annotated[
+        str | None,
+        typer.Option(help="What the arena may take (40000, 40k): the first layers run patch by patch if they must."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the memory plan; memory.svg is its picture.")] = False,
     agent: Annotated[
         Literal["edgeq", "mlperf"], typer.Option(help="What firmware of it speaks: EdgeQ's link, or MLPerf Tiny's.")
     ] = "edgeq",
@@ -46,30 +52,69 @@ def bundle(
                 "Name one board, with --board or --board-file.",
                 try_="Give --board BOARD; `edgeq boards list` shows them.",
             )
-        result = api.bundle(model, place, out, name=name, optimize=optimize, agent=agent)
+        result = api.bundle(model, place, out, name=name, optimize=optimize, ram=_bytes(ram), agent=agent)
         missing = hint(load_board(place))
-        document = {"directory": str(out), "manifest": dict(result.manifest), "hint": missing}
-        verb.finish(document, lambda console: _render(console, result, out, missing, quiet=quiet))
+        goals = [] if quiet else api.goals(model, place, result)
+        document = {"directory": str(out), "manifest": dict(result.manifest), "goals": goals, "hint": missing}
+        verb.finish(document, lambda console: _render(console, result, out, missing, goals=goals, plan=plan))
 
 
-def _render(console: Console, result: Bundle, out: Path, missing: str | None, *, quiet: bool) -> None:
+def _render(
+    console: Console,
+    result: Bundle,
+    out: Path,
+    missing: str | None,
+    *,
+    goals: Sequence[Mapping[str, Any]],
+    plan: bool,
+) -> None:
+    """Layers and goals, unless there are no goals (quiet); the plan if asked for; the sum of it."""
     from rich.markup import escape
     from rich.table import Table
 
+    from edgeq.report.memory import goals_table, memory_table
+
     manifest = result.manifest
-    if not quiet:
+    if goals:
         table = Table("#", "operator", "kernel", "MACs", box=None, header_style="bold")
         for layer in manifest["layers"]:
             macs = f"{layer['macs']:,}" if layer["macs"] else ""
             table.add_row(str(layer["index"]), layer["name"], layer["kernel"], macs)
         console.print(table)
+        console.print(goals_table(goals))
+    if plan:
+        console.print(memory_table(manifest))
     macs = sum(layer["macs"] for layer in manifest["layers"])
     console.print(
         f"{escape(str(out))}: {len(manifest['layers'])} layers, {macs:,} MACs, "
         f"arena {manifest['arena_bytes']:,} bytes, constants {manifest['constants_bytes']:,} bytes"
     )
+    if "patches" in manifest:
+        console.print(_patches(manifest["patches"], manifest["arena_bytes"]))
     for path in result.files:
         if path.startswith("ethos-u/"):
             console.print(f"{path} is for TFLM with the Ethos-U driver; EdgeQ's C leaves the Ethos-U idle.")
     if missing:
         console.print(escape(missing))
+
+
+def _bytes(text: str | None) -> int | None:
+    """`40000`, `40k` or `40KiB` -> bytes. UsageError `bad-option`."""
+    from edgeq.checks import parse_budget
+    from edgeq.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return int(parse_budget(f"ram={text}")["ram"])
+    except UsageError as error:
+        raise UsageError("bad-option", f"--ram {text} is not a number of bytes.", try_="--ram 40000, 40k") from error
+
+
+def _patches(patches: Mapping[str, int], arena_bytes: int) -> str:
+    share = 100 * patches["repeated"] / max(1, patches["multiplications"])
+    return (
+        f"The first {patches['operators']} layers run in {patches['count']} patches of {patches['rows']} rows: "
+        f"arena {arena_bytes:,} instead of {patches['whole_arena_bytes']:,} bytes, "
+        f"{patches['repeated']:,} multiplications more ({share:.0f} % of these layers)."
+    )

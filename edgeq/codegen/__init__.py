@@ -1,7 +1,20 @@
 """Graph x Board -> Bundle: lower, plan memory, pack weights, emit C."""
 
 from edgeq.codegen.emit import Bundle, emit, with_file, write_bundle
+from edgeq.codegen.fitting import Goal, goals, plan_within
 from edgeq.codegen.plan import Plan, plan, unsupported
 from edgeq.codegen.registry import supported_operators
 
-__all__ = ["Bundle", "Plan", "emit", "plan", "supported_operators", "unsupported", "with_file", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "Goal",
+    "Plan",
+    "emit",
+    "goals",
+    "plan",
+    "plan_within",
+    "supported_operators",
+    "unsupported",
+    "with_file",
+    "write_bundle",
+]

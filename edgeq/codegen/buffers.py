@@ -24,7 +24,10 @@ VIEW = "view"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
-    """A buffer of the arena: tensors that share it (aliases), or a step's scratch. Step -1 is the caller."""
+    """A buffer of the arena: tensors that share it (aliases), or a step's scratch. Step -1 is the caller.
+
+    parts: as in memory.Buffer.
+    """
 
     name: str
     tensors: tuple[int, ...]
@@ -32,6 +35,7 @@ class Placed:
     size_bytes: int
     first: int
     last: int
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def place(
     arena = plan_arena(found.buffers, list(found.rules()))
     tensors: Iterable[tuple[int, ...]] = (*map(found.members, found.bases), *(() for _ in found.scratch))
     placed = tuple(
-        Placed(b.name, members, offset, b.size_bytes, b.first, b.last)
+        Placed(b.name, members, offset, b.size_bytes, b.first, b.last, b.parts)
         for b, members, offset in zip(found.buffers, tensors, arena.offsets, strict=True)
     )
     addresses = {

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen import golden
+from edgeq.codegen.buffers import Placed
 from edgeq.codegen.memory import ALIGN
 from edgeq.codegen.plan import Plan
 from edgeq.codegen.step import Constant, Step, Struct
@@ -352,6 +353,31 @@ def _output_place(plan: Plan, step: Step) -> dict[str, Any]:
     }
 
 
+def _buffers(plan: Plan) -> list[dict[str, Any]]:
+    """The memory plan: address and life of each buffer; `overlaps` are those it shares bytes with while both live."""
+    names = {t.index: t.name for t in plan.graph.tensors}
+
+    def shared(a: Placed, b: Placed) -> bool:
+        near = a.offset < b.offset + b.size_bytes and b.offset < a.offset + a.size_bytes
+        return a is not b and near and a.first <= b.last and b.first <= a.last
+
+    entries: list[dict[str, Any]] = []
+    for placed in plan.buffers:
+        overlaps = [i for i, other in enumerate(plan.buffers) if shared(placed, other)]
+        entry = {
+            "name": placed.name,
+            "tensors": [names[t] for t in placed.tensors],
+            "offset": placed.offset,
+            "bytes": placed.size_bytes,
+            "first": placed.first,
+            "last": placed.last,
+            "overlaps": [i for i in overlaps if plan.buffers[i].first <= placed.first],
+        }
+        parts = [{"start": p.start, "end": p.end, "first": p.first, "last": p.last} for p in placed.parts]
+        entries.append({**entry, "parts": parts} if parts else entry)
+    return entries
+
+
 def _manifest(plan: Plan, files: Mapping[str, bytes], agent: str) -> dict[str, Any]:
     tensors = plan.graph.tensors
     return {
@@ -364,6 +390,7 @@ def _manifest(plan: Plan, files: Mapping[str, bytes], agent: str) -> dict[str, A
         "arena_bytes": plan.arena_bytes,
         "arena_align": ALIGN,
         "arena_lower_bound_bytes": plan.arena.lower_bound_bytes,
+        **({"patches": asdict(plan.patches)} if plan.patches else {}),
         "inputs": [_tensor_json(tensors[t]) for t in plan.graph.inputs],
         "outputs": [_tensor_json(tensors[t]) for t in plan.graph.outputs],
         "layers": [
@@ -378,6 +405,7 @@ def _manifest(plan: Plan, files: Mapping[str, bytes], agent: str) -> dict[str, A
             }
             for index, step in enumerate(plan.steps)
         ],
+        "buffers": _buffers(plan),
         "constants_bytes": plan.constants_bytes,
         "compile_options": list(plan.compile_options),
         "files": {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from edgeq.boards.profile import Board
 from edgeq.codegen import passes, patches
 from edgeq.codegen.plan import Patches, Plan, plan
-from edgeq.codegen.select import cost
-from edgeq.codegen.step import Optimize
+from edgeq.codegen.select import cost, flash_bytes
+from edgeq.codegen.step import Memo, Optimize
 from edgeq.errors import AnswerNo
 from edgeq.graph.ir import Graph
 
@@ -24,6 +25,27 @@ class _Way:
 
     patched: patches.Patched
     least_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What `--optimize` with one goal costs: the arena computed, flash and instructions estimated."""
+
+    optimize: Optimize
+    arena_bytes: int
+    flash_bytes: int
+    instructions: int
+    chosen: bool
+
+
+def goals(graph: Graph, board: Board, chosen: Optimize) -> tuple[Goal, ...]:
+    """All goals for a model and a board, layers whole."""
+    prepared, memo = passes.run(graph), Memo()
+    found = []
+    for goal in get_args(Optimize):
+        made = plan(graph, board, optimize=goal, prepared=prepared, memo=memo)
+        found.append(Goal(goal, made.arena_bytes, flash_bytes(made.steps), round(cost(made.steps)), goal == chosen))
+    return tuple(found)
 
 
 def plan_within(
@@ -50,16 +72,16 @@ def plan_within(
         work = patched.multiplications, patched.repeated
         return replace(made, patches=Patches(operators, patched.count, patched.rows, *work, asked.arena_bytes))
 
-    ways = sorted(_ways(prepared), key=lambda way: (way.patched.repeated, way.patched.count))
-    for way in [way for way in ways if way.least_bytes <= ram_bytes][:TRIED]:
+    ways = _worth_trying(_ways(prepared))
+    promising = [way for way in ways if way.least_bytes <= ram_bytes] or ways
+    for way in [*promising[:: -(-len(promising) // TRIED) or 1], *ways[-_SMALLEST_TRIED:]]:
         planned.append(in_patches(way))
         if planned[-1].arena_bytes <= ram_bytes:
             break
     fitting = [made for made in planned if made.arena_bytes <= ram_bytes]
     if fitting:
         return min(fitting, key=lambda made: cost(made.steps))
-    smallest = sorted(ways, key=lambda way: (way.least_bytes, way.patched.repeated))[:_SMALLEST_TRIED]
-    least = min((*planned, *(in_patches(way) for way in smallest)), key=lambda made: made.arena_bytes)
+    least = min(planned, key=lambda made: made.arena_bytes)
     raise AnswerNo(
         "ram-too-small",
         f"The model's arena does not fit into {ram_bytes:,} bytes.",
@@ -74,6 +96,15 @@ def _ways(graph: Graph) -> Iterator[_Way]:
         for rows in patches.cuts(stage):
             if (patched := patches.cut(stage, rows)) is not None:
                 yield _Way(patched, patches.least_bytes(patched.graph))
+
+
+def _worth_trying(ways: Iterable[_Way]) -> list[_Way]:
+    """Those of which no other repeats less and needs less; the fewest repetitions first, the smallest arena last."""
+    kept: list[_Way] = []
+    for way in sorted(ways, key=lambda way: (way.patched.repeated, way.least_bytes, way.patched.count)):
+        if not kept or way.least_bytes < kept[-1].least_bytes:
+            kept.append(way)
+    return kept
 
 
 def _described(made: Plan) -> str:

@@ -61,7 +61,8 @@ class Stage:
 class Patched:
     """A graph with a stage cut into patches of `rows` rows of its result, and what that repeats.
 
-    multiplications: of the whole stage; repeated: those done again because patches share rows.
+    multiplications: of the whole stage; repeated: those done again because patches share rows, less those of rows that
+    nobody reads.
     """
 
     graph: Graph
