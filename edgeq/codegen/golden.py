@@ -143,6 +143,8 @@ def _expected(plan: Plan, vectors: list[list[NDArray[Any]]]) -> list[list[NDArra
     graph = plan.source
     kinds = {graph.tensors[t].type for op in graph.operators for t in op.outputs}
     agrees = kinds == {TensorType.INT8} and {op.name for op in graph.operators} <= _AGREE
+    dense = (op for op in graph.operators if op.name == "FULLY_CONNECTED")
+    agrees = agrees and all(graph.tensors[op.inputs[1]].is_constant for op in dense)
     if not agrees and not _is_float(graph):
         return None
     try:

@@ -247,6 +247,11 @@ def fully_connected(node: Node) -> Iterator[Step]:
     activation = same_type(source, result)
     if len(filters.shape) != 2 or node.options.get("weights_format", "DEFAULT") != "DEFAULT":
         raise Unsupported("Its weights are not a matrix in the default format.")
+    if not filters.is_constant:
+        from edgeq.codegen.lower.matrix import computed_weights
+
+        yield computed_weights(node)
+        return
     units, depth = filters.shape
     batches = source.elements // depth
     if source.elements % depth or result.elements != batches * units:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from edgeq.codegen.lower.common import (
-    RANGE,
     SUFFIX,
     activation_range,
     activations,
@@ -104,23 +103,40 @@ def transpose_conv(node: Node) -> Iterator[Step]:
 @lowering("BATCH_MATMUL")
 def batch_matmul(node: Node) -> Iterator[Step]:
     """[..., m, k] x [..., k, n], either side transposed (adj_x, adj_y), leading dimensions broadcast."""
+    shapes = node.input(0).shape, node.input(1).shape, node.output().shape
+    yield _product(node, shapes, (bool(node.options.get("adj_x")), bool(node.options.get("adj_y"))))
+
+
+def computed_weights(node: Node) -> Step:
+    """FULLY_CONNECTED whose weights [units, depth] are computed at run time: rows of `depth` by their transpose."""
+    weights, rows = node.input(1), node.input(0).elements // node.input(1).shape[1]
+    if node.optional(2) is not None:
+        raise Unsupported(
+            "Its weights are computed at run time, and it has a bias.", "Add the bias in a layer of its own."
+        )
+    return _product(node, ((rows, weights.shape[1]), weights.shape, (rows, weights.shape[0])), (False, True))
+
+
+def _product(node: Node, shapes: tuple[tuple[int, ...], ...], adjoint: tuple[bool, bool]) -> Step:
+    """The product of the first two inputs, read with the given shapes, either of them transposed."""
     a, b, result = node.input(0), node.input(1), node.output()
     require(node, a, b, result, types=_ACTIVATIONS)
     activation = same_type(a, b, result)
-    if min(len(a.shape), len(b.shape)) < 2:
+    a_shape, b_shape, out_shape = shapes
+    if min(len(a_shape), len(b_shape)) < 2:
         raise Unsupported("An input has rank 1.", "Reshape it to a matrix.")
-    a_rows, a_columns = a.shape[-2:]
-    b_rows, b_columns = b.shape[-2:]
-    adjoint_a, adjoint_b = bool(node.options.get("adj_x")), bool(node.options.get("adj_y"))
+    a_rows, a_columns = a_shape[-2:]
+    b_rows, b_columns = b_shape[-2:]
+    adjoint_a, adjoint_b = adjoint
     m, k = (a_columns, a_rows) if adjoint_a else (a_rows, a_columns)
     k_b, n = (b_columns, b_rows) if adjoint_b else (b_rows, b_columns)
-    if k != k_b or result.shape[-2:] != (m, n):
-        raise Unsupported(f"Matrices {list(a.shape)} and {list(b.shape)} do not multiply to {list(result.shape)}.")
+    if k != k_b or out_shape[-2:] != (m, n):
+        raise Unsupported(f"Matrices {list(a_shape)} and {list(b_shape)} do not multiply to {list(out_shape)}.")
     if activation is TensorType.INT8 and k * 255 * 255 >= 2**31:
         raise Unsupported("Its accumulators may exceed 32 bits.", "Multiply smaller matrices.")
-    sizes, a_steps, b_steps = broadcast(a.shape[:-2], b.shape[:-2], result.shape[:-2])
+    sizes, a_steps, b_steps = broadcast(a_shape[:-2], b_shape[:-2], out_shape[:-2])
     factor, shift = multiplier(scale(a) * scale(b) / scale(result))
-    low, high = RANGE[result.type]
+    low, high = activation_range(node, result)
     fields: Fields = {
         "size": tuple(sizes),
         "a_stride": tuple(s * m * k for s in a_steps),
@@ -143,7 +159,7 @@ def batch_matmul(node: Node) -> Iterator[Step]:
     kernel = f"batch_matmul_{SUFFIX[activation]}"
     macs = result.elements * k
     values = [(n, t) for n, t in (("a", a), ("b", b)) if t.data is not None]
-    yield Step(
+    return Step(
         operator=node.operator.index,
         name=node.operator.name,
         kernel=kernel,

@@ -60,6 +60,16 @@ def test_batch_matmul(data: Any) -> None:
 
 
 @few
+@given(st.data())
+def test_fully_connected_with_computed_weights(data: Any) -> None:
+    draw = data.draw
+    rows, depth, units = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 6))
+    tensors = T((rows, depth), scale=draw(scales), zero=draw(zeros)), T((units, depth), scale=draw(scales), zero=0)
+    result = T((rows, units), scale=draw(scales), zero=draw(zeros))
+    same_as_wheel(model("FULLY_CONNECTED", tensors, [result], {"fused_activation_function": draw(activations)}, 4))
+
+
+@few
 @given(st.integers(1, 4), st.integers(1, 20), scales, zeros)
 def test_l2_normalization(rows: int, depth: int, scale: float, zero: int) -> None:
     graph = model(
