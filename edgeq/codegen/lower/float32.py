@@ -113,7 +113,7 @@ def _windowed(node: Node, kernel: str, weights: NDArray[np.float32], fields: dic
         f"&{{params}}, {{t{source.index}}}, {{weights}}, {{bias}}, {{t{result.index}}}",
         (source,),
         constants,
-        cost=macs * 8 + result.elements * 30,
+        cost=macs * (5 if kernel == "conv_2d_f32" else 10) + result.elements * 30,
         macs=macs,
         overlaps=overlaps,
         method=f"{fields['filter_h']}x{fields['filter_w']}, stride {fields['stride_h']}x{fields['stride_w']}, float32",
@@ -209,7 +209,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
         call,
         (source,),
         constants,
-        cost=macs * 6 + result.elements * 20,
+        cost=macs * 4 + result.elements * 20,
         macs=macs,
         code_bytes=120,
     )

@@ -7,6 +7,7 @@ exponentials are, each side's own error of a unit or two in the last place may s
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from single import FLOAT32, INT32, T, model, outputs_of, values
 from test_operators import few, seeds, sizes
+from test_passes import Builder
 
 from edgeq import codegen
 from edgeq.boards import load_board
+from edgeq.codegen import golden
+from edgeq.device import connect, flash
 from edgeq.errors import ModelError
 from edgeq.graph import Graph, TensorType, read_bytes, write_bytes
 from edgeq.interpreter import Interpreter
@@ -320,6 +324,53 @@ def test_published_float_model(shared: Path, tmp_path: Path) -> None:
         for expected in (litert.run([picture])[0], tflm.run([picture])[0]):
             assert distance(got, expected) <= 3
             assert got.argmax() == expected.argmax()
+
+
+def every_kind(*functions: str) -> Graph:
+    """A network through sums, exponentials, roots and choices, of float32 throughout."""
+    b = Builder()
+    map_, row = real(1, 6, 6, 4), real(1, 36)
+    window = {"padding": "SAME", "stride_h": 1, "stride_w": 1, "dilation_h_factor": 1, "dilation_w_factor": 1}
+    x = b.add("CONV_2D", [real(1, 6, 6, 3), normal(1, 4, 3, 3, 3), normal(2, 4)], map_, **window)
+    x = b.add("DEPTHWISE_CONV_2D", [x, normal(3, 1, 3, 3, 4), normal(4, 4)], map_, depth_multiplier=1, **window)
+    for name in ("TANH", "HARD_SWISH", "LOGISTIC", *functions):
+        x = b.add(name, [x], map_)
+    x = b.add("L2_NORMALIZATION", [x], map_)
+    x = b.add("MEAN", [x, ints(3)], real(1, 6, 6), keep_dims=False)
+    x = b.add("RESHAPE", [x, ints(1, 36)], row)
+    x = b.add("RSQRT", [x], row)
+    x = b.add("DIV", [x, normal(5, 1, 36)], row)
+    x = b.add("FULLY_CONNECTED", [x, normal(6, 5, 36), normal(7, 5)], real(1, 5))
+    return b.graph(x, b.add("SOFTMAX", [x], real(1, 5), beta=1.0), b.add("LOG_SOFTMAX", [x], real(1, 5)))
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("board", ["virtual-m4", "qemu-mps2-an386", "qemu-mps3-an547"])
+def test_a_board_computes_the_bytes_that_a_computer_computes(
+    board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exponentials included: no libm takes part."""
+    if board.startswith("qemu") and shutil.which("qemu-system-arm") is None:
+        pytest.skip("needs qemu-system-arm: make system (as root), or install it")
+    monkeypatch.setenv("EDGEQ_STATE", str(tmp_path / "state"))
+    graph, profile = every_kind("ELU", "EXP"), load_board(board)
+    expected = [[a.tobytes() for a in arrays] for arrays in outputs_of(graph, KINDS)]
+    codegen.write_bundle(codegen.emit(codegen.plan(graph, profile, name="every")), tmp_path / "bundle")
+    flash(tmp_path / "bundle", profile)
+    with connect(profile) as session:
+        assert [session.infer([x.tobytes() for x in values(graph, kind)]) for kind in KINDS] == expected
+
+
+def test_golden_vectors_state_a_tolerance(tmp_path: Path) -> None:
+    """They are LiteRT's values; what the C computes is within what their README says."""
+    graph = every_kind()
+    files = golden.vectors(codegen.plan(graph, HOST))
+    assert f"{golden.FLOAT_TOLERANCE:.0e}" in files["golden/README.md"].decode()
+    ours = build(graph, tmp_path)
+    for vector in range(golden.COUNT):
+        for position, got in enumerate(ours.run(golden.inputs(graph, vector))):
+            expected = np.frombuffer(files[f"golden/{vector}_output_{position}.bin"], np.float32).reshape(got.shape)
+            assert np.abs(got - expected).max() <= golden.FLOAT_TOLERANCE * np.abs(expected).max()
 
 
 def test_without_a_floating_point_unit() -> None:
