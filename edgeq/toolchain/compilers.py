@@ -39,9 +39,13 @@ def find_compiler(board: Board, prefer: str | None = None) -> Compiler:
     if firmware is None:
         raise BoardError(
             "board-runs-no-firmware",
-            f"{board.name} runs no EdgeQ firmware: there is nothing to compile for it.",
+            f"There is no EdgeQ firmware for {board.name}.",
             where=board.id,
-            try_="Choose a microcontroller board: edgeq boards list",
+            why=f"No port under firmware/ports/ is for its core ({board.core.architecture}).",
+            try_=(
+                f"Build the C into firmware of your own: edgeq bundle MODEL.tflite --board {board.id} -o DIR",
+                "Choose another microcontroller board: edgeq boards list",
+            ),
         )
     for kind, program in _candidates(firmware.gcc_prefix):
         command = _command(kind, program)
