@@ -305,3 +305,35 @@ def test_options_of_the_command_line_that_cannot_be(
     assert error["code"] == code
     assert error["try"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "shape", "layers"),
+    [
+        ("ic_resnet8.h5", (32, 32, 3), {"conv2d_[1-3]": "int16x8", "dense": "int4"}),
+        ("vww_96.h5", (96, 96, 3), {"depthwise*": "int16x8"}),
+        ("ad01.h5", (640,), {"dense": "int16x8", "dense_9": "int16x8", "dense_[4-6]": "int4"}),
+    ],
+)
+def test_published_models_as_mixtures(
+    shared: Path, tmp_path: Path, name: str, shape: tuple[int, ...], layers: dict[str, str]
+) -> None:
+    from edgeq import api
+    from edgeq.quantization import convert
+
+    x = np.random.default_rng(7).random((24, *shape), dtype=np.float32)
+    out = tmp_path / "m.tflite"
+    report = convert(shared / "models" / name, out, data=x, layers=layers, calibration="minmax", io="int8")
+    told = layer_map.read_beside(out, report.sha256)
+    assert told is not None
+    found = {scheme for op in told.operators for scheme in (op.scheme,)}
+    assert found - {None} == {"int8", *layers.values()}
+    assert report.quality is not None
+    ratio = report.quality.outputs[0].sqnr_db
+    assert isinstance(ratio, Measured)
+    assert ratio.value > 8
+    api.bundle(out, "host", tmp_path / "bundle")
+    assert layer_map.read_beside(tmp_path / "bundle" / "golden" / "model.tflite", report.sha256) == told
+    [checked] = api.check(out, ["nucleo-h743zi"])
+    assert not [f for f in checked.findings if f.rule == "operator-not-supported"]
