@@ -136,7 +136,12 @@ def _labels(labels: Any, count: int, source: str) -> NDArray[np.int64] | None:
             try_="Store y as integers of shape (samples,), or leave y out.",
         )
     if len(array) != count:
-        raise DataError("labels-unusable", f"There are {count} samples and {len(array)} labels.", where=source)
+        raise DataError(
+            "labels-unusable",
+            f"There are {count} samples and {len(array)} labels.",
+            where=source,
+            try_="Store one label a sample, or leave y out.",
+        )
     return array.astype(np.int64)
 
 
@@ -172,7 +177,13 @@ def _damaged(path: Path, error: Exception) -> DataError:
             where=str(path),
             try_="Store plain arrays of one shape: np.savez(path, x=np.asarray(samples, np.float32)).",
         )
-    return DataError("data-damaged", f"{path} is damaged or not what its name says.", where=str(path), why=str(error))
+    return DataError(
+        "data-damaged",
+        f"{path} is damaged or not what its name says.",
+        where=str(path),
+        why=str(error),
+        try_="Write it again: np.savez(path, x=samples, y=labels).",
+    )
 
 
 def _from_csv(path: Path) -> Dataset:

@@ -86,7 +86,12 @@ def _fitted(spec: Input, array: NDArray[Any], source: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         fitted = array.astype(spec.dtype)
     if fitted.dtype.kind == "f" and not np.all(np.isfinite(fitted)):
-        raise DataError("data-not-finite", f"Samples leave the range of {spec.dtype}.", where=where)
+        raise DataError(
+            "data-not-finite",
+            f"Samples leave the range of {spec.dtype}.",
+            where=where,
+            try_="Scale the samples as in training.",
+        )
     return fitted
 
 
