@@ -78,14 +78,19 @@ def values(graph: Graph, kind: int) -> list[np.ndarray]:
     return out
 
 
-def outputs_of(graph: Graph, kinds: Sequence[int]) -> list[list[np.ndarray]]:
-    """What the generated C gives, here or on the emulated core of the board EDGEQ_BOARD."""
+def run(graph: Graph, vectors: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """What the generated C gives for each vector, here or on the emulated core of the board EDGEQ_BOARD."""
     board = os.environ.get("EDGEQ_BOARD")
     with tempfile.TemporaryDirectory() as place:
         if board:
-            return emulated.run(graph, [values(graph, kind) for kind in kinds], board, Path(place))[0]
+            return emulated.run(graph, vectors, board, Path(place))[0]
         ours = build(graph, Path(place))
-        return [[a.copy() for a in ours.run(values(graph, kind))] for kind in kinds]
+        return [[a.copy() for a in ours.run(vector)] for vector in vectors]
+
+
+def outputs_of(graph: Graph, kinds: Sequence[int]) -> list[list[np.ndarray]]:
+    """The same for seeded inputs of several kinds."""
+    return run(graph, [values(graph, kind) for kind in kinds])
 
 
 def same_as_wheel(graph: Graph, kinds: Sequence[int] = (0, 1, 2, 3)) -> None:

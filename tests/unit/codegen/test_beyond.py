@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, getcontext
 from fractions import Fraction
 from math import floor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bundles import build
 from hypothesis import given
 from hypothesis import strategies as st
-from single import INT8, INT16, T, model, outputs_of, values
+from single import INT8, INT16, T, model, outputs_of, run, values
 from test_operators import few, noise, scales, seeds
 
 from edgeq import codegen
@@ -81,9 +78,7 @@ WIDE = {**FUNCTIONS, "HARD_SWISH": lambda x: x * min(max(x + 3, Decimal(0)), Dec
 
 def run_on_every_value(name: str, source_scale: float, result_scale: float) -> np.ndarray:
     source, result = T((65536,), INT16, scale=source_scale), T((65536,), INT16, scale=result_scale)
-    with tempfile.TemporaryDirectory() as place:
-        every = np.arange(-32768, 32768).astype(np.int16)
-        return build(model(name, [source], [result]), Path(place)).run([every])[0].copy()
+    return run(model(name, [source], [result]), [[np.arange(-32768, 32768).astype(np.int16)]])[0][0]
 
 
 @pytest.mark.parametrize("scales", [(2.4e-4, 2.1e-4), (2.0**-13, 2.0**-12)])
@@ -109,8 +104,7 @@ def test_prelu_in_int16(a: float, b: float, ratio: float, seed: int, type_: Any,
     source, result = T((1, 65536, 3), INT16, scale=a), T((1, 65536, 3), INT16, scale=c)
     graph = model("PRELU", [source, T((1, 1, 3), type_, scale=b, zero=zero, data=alphas)], [result])
     fed = np.repeat(np.arange(-32768, 32768).astype(np.int16)[None, :, None], 3, axis=2)
-    with tempfile.TemporaryDirectory() as place:
-        got = build(graph, Path(place)).run([fed])[0][0]
+    got = run(graph, [[fed]])[0][0][0]
     for channel, alpha in enumerate(alphas):
         for q in [*range(-32768, 32768, 517), *range(-20, 20)]:
             real = Fraction(a) * q / Fraction(c) * (1 if q >= 0 else Fraction(b) * (int(alpha) - zero))

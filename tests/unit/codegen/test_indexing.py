@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from fractions import Fraction
 from math import floor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bundles import Wheel, build
+from bundles import Wheel
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from single import INT8, INT16, INT32, T, model, outputs_of, values
+from single import INT8, INT16, INT32, T, model, outputs_of, run, values
 from test_operators import few, scales, seeds, zeros
 
-from edgeq.graph import Graph, TensorType, write_bytes
+from edgeq.graph import TensorType, write_bytes
 from edgeq.interpreter import Interpreter
 
 SCALE = {"scale": 0.25, "zero": -3}
@@ -26,11 +24,6 @@ shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 def ints(values: Any) -> T:
     data = np.asarray(values, np.int32)
     return T(data.shape, INT32, data=data)
-
-
-def run(graph: Graph, fed: list[np.ndarray]) -> list[np.ndarray]:
-    with tempfile.TemporaryDirectory() as place:
-        return [a.copy() for a in build(graph, Path(place)).run(fed)]
 
 
 @few
@@ -44,7 +37,7 @@ def test_top_k(type_: TensorType, shape: tuple[int, ...], data: Any, seed: int) 
     graph = model("TOPK_V2", [T(shape, type_, scale=0.25), ints([k])], result)
     fed = np.random.default_rng(seed).integers(-3, 3, shape).astype(type_.dtype)
     order = np.argsort(-fed.astype(int), axis=-1, kind="stable")[..., :k]
-    got = run(graph, [fed])
+    got = run(graph, [[fed]])[0]
     np.testing.assert_array_equal(got[1], order)
     np.testing.assert_array_equal(got[0], np.take_along_axis(fed, order, -1))
     if type_ is INT8:
@@ -64,7 +57,7 @@ def test_one_hot(shape: tuple[int, ...], depth: int, data: Any) -> None:
     result = T((*shape[:at], depth, *shape[at:]), kind, **quantized)
     graph = model("ONE_HOT", [T(shape, INT32), ints(depth), *marks], [result], {"axis": axis})
     fed = np.random.default_rng(depth).integers(-1, depth + 1, shape).astype(np.int32)
-    np.testing.assert_array_equal(run(graph, [fed])[0], Interpreter(write_bytes(graph)).run([fed])[0])
+    np.testing.assert_array_equal(run(graph, [[fed]])[0][0], Interpreter(write_bytes(graph)).run([fed])[0])
 
 
 @few
@@ -78,7 +71,7 @@ def test_gather_in_batches(shape: tuple[int, ...], count: int, data: Any) -> Non
     options = {"axis": axis, "batch_dims": batch}
     graph = model("GATHER", [T(shape, **SCALE), T(where, INT32)], [result], options)
     fed = [values(graph, 2)[0], picked]
-    got = run(graph, fed)[0]
+    got = run(graph, [fed])[0][0]
     np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape))
 
 
@@ -87,7 +80,7 @@ def test_fill() -> None:
     graph = model("FILL", [ints([2, 3]), T((), data=[7], **SCALE)], [T((2, 3), **SCALE)])
     np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.full((2, 3), 7))
     graph = model("FILL", [ints([5]), T((), INT8, **SCALE)], [T((5,), **SCALE)])
-    np.testing.assert_array_equal(run(graph, [np.array(-9, np.int8)])[0], np.full(5, -9))
+    np.testing.assert_array_equal(run(graph, [[np.array(-9, np.int8)]])[0][0], np.full(5, -9))
     graph = model("ZEROS_LIKE", [T((2, 3), **SCALE)], [T((2, 3), **SCALE)])
     np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.full((2, 3), -3))
 
@@ -102,7 +95,7 @@ def test_gather_nd(shape: tuple[int, ...], lead: list[int], data: Any, constant:
     where = ints(picked) if constant else T(picked.shape, INT32)
     graph = model("GATHER_ND", [T(shape, **SCALE), where], [result])
     fed = values(graph, 2)[:1] + ([] if constant else [picked])
-    got = run(graph, fed)[0]
+    got = run(graph, [fed])[0][0]
     np.testing.assert_array_equal(got, fed[0][tuple(np.moveaxis(picked, -1, 0))])
     np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape))
 
@@ -116,7 +109,7 @@ def test_dynamic_update_slice(shape: tuple[int, ...], data: Any, constant: bool)
     where = ints(start) if constant else T(start.shape, INT32)
     graph = model("DYNAMIC_UPDATE_SLICE", [T(shape, **SCALE), T(size, **SCALE), where], [T(shape, **SCALE)])
     fed = values(graph, 2)[:2] + ([] if constant else [start])
-    got = run(graph, fed)[0]
+    got = run(graph, [fed])[0][0]
     np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape))
 
 
@@ -134,7 +127,7 @@ def test_reduce_prod(rows: int, count: int, seed: int, zero: int, out_zero: int,
         {"keep_dims": False},
     )
     fed = [np.clip(np.rint(generator.normal(0, 1.2, (rows, count)) / unit) + zero, -128, 127).astype(np.int8)]
-    got = run(graph, fed)[0]
+    got = run(graph, [fed])[0][0]
     for row, mine in zip(fed[0], got, strict=True):
         product = Fraction(1)
         for value in row:

@@ -156,7 +156,10 @@ def test_a_random_layer(kind: str, board: str) -> None:
 
 
 @pytest.mark.parametrize("board", emulated.BOARDS)
-@pytest.mark.parametrize("file", ["test_operators.py", "test_operators_more.py", "test_movement.py", "test_16x8.py"])
+@pytest.mark.parametrize(
+    "file",
+    [f"test_{name}.py" for name in ("operators", "operators_more", "movement", "indexing", "16x8", "beyond")],
+)
 @pytest.mark.slow
 def test_operators_on_cores(file: str, board: str) -> None:
     """The property tests of all operators, whose bundles run on the core (EDGEQ_BOARD, see single.py)."""
