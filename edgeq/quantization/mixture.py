@@ -92,7 +92,9 @@ def _no_such_layer(pattern: str, scheme: str, known: Sequence[str]) -> UsageErro
         "layer-unknown",
         f"No layer of the model is called {pattern}.",
         where=f"--layer {pattern}={scheme}",
-        try_=f"The closest names are: {', '.join(close)}.",
+        try_=f"The closest names are: {', '.join(close)}."
+        if close
+        else "The model has no names of layers: use --scheme.",
     )
 
 
@@ -188,9 +190,19 @@ def _quantized(piece: Piece, ranges: Ranges, fed: Sequence[Sample], per_channel:
     if piece.kind == "float":
         return piece.graph
     tflite = write_bytes(piece.graph)
-    if piece.kind == "int8":
-        return read_bytes(tflite_converter.quantize_int8(tflite, ranges, io="int8", per_channel=per_channel))
-    return read_bytes(tflite_converter.quantize_int16x8(tflite, fed, io="int16", per_channel=per_channel))
+    try:
+        if piece.kind == "int8":
+            return read_bytes(tflite_converter.quantize_int8(tflite, ranges, io="int8", per_channel=per_channel))
+        return read_bytes(tflite_converter.quantize_int16x8(tflite, fed, io="int16", per_channel=per_channel))
+    except ModelError as error:
+        names = [piece.graph.tensor(op.outputs[0]).name.split(";")[0] for op in piece.graph.operators]
+        raise ModelError(
+            error.code,
+            f"The converter cannot quantize these layers to {piece.kind}.",
+            where=", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
+            why=error.why,
+            try_="Give the layer that the reason names another scheme: --layer LAYER=float32.",
+        ) from error
 
 
 class _Fed(Sequence[Sample]):

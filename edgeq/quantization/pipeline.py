@@ -48,6 +48,12 @@ LOWERING_TOLERANCE = 1e-2
 # Of each mixture that a search measures.
 SEARCHED_MACS = 2_000_000_000
 
+_MEASURED_ON_CALIBRATION = Warned(
+    "search-on-calibration",
+    "The search measured accuracy on the samples that calibrated, where it is better than on others.",
+    "Give other samples, with labels, as --eval.",
+)
+
 Sample = list[NDArray[Any]]
 
 
@@ -101,6 +107,8 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     compared = held_out or data
     searched = None
     if job["search"] is not None:
+        if held_out is None:
+            warnings.append(_MEASURED_ON_CALIBRATION)
         quantized, searched = _search(work, calibration, compared, held_out is not None)
     elif model.is_quantize_aware:
         _refuse_untrained(job)

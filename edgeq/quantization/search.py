@@ -116,6 +116,11 @@ def _unit(graph: Graph, origins: Origins, members: Sequence[int]) -> Unit:
     return Unit(origins.layer(graph, main), tuple(paths), tuple(members), four)
 
 
+def throughout(found: Sequence[Unit], scheme: str) -> tuple[str, ...]:
+    """Each unit's scheme where all have the same; int4 where there are kernels for it, else int8."""
+    return tuple("int8" if scheme == "int4" and not unit.has_four_bit else scheme for unit in found)
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A mixture that was built and measured. `drop`: percentage points of accuracy below float."""
@@ -183,7 +188,7 @@ class Search:
         return Found(self._units, excluded, self._sensitivity, tuple(self._tried.values()), tuple(self._meeting()))
 
     def _all(self, scheme: str) -> tuple[str, ...]:
-        return tuple("int8" if scheme == "int4" and not unit.has_four_bit else scheme for unit in self._units)
+        return throughout(self._units, scheme)
 
     def schemes(self, chosen: Sequence[str]) -> Schemes:
         """Each operator's scheme, from each unit's."""
@@ -327,7 +332,7 @@ def _bytes(quantity: Quantity) -> str:
 def default_and_layers(
     found: Sequence[Unit], chosen: Sequence[str], assign: Callable[[str, Mapping[str, str]], Schemes], wanted: Schemes
 ) -> tuple[str, dict[str, str]]:
-    """`--scheme` and `--layer` that make the chosen mixture: the scheme most operators have, and layers by name.
+    """The chosen mixture as `--scheme` and `--layer`: the scheme most operators have, and layers by name.
 
     `assign` is `mixture.assign` for the model; `wanted` the schemes it must come to.
     """
@@ -352,8 +357,8 @@ def on_curve(tried: Sequence[Tried]) -> list[Tried]:
 class SearchReport:
     """What a search found. Costs are relative to the least.
 
-    `metric` is `accuracy`, or `agreement` with float where the data have no labels. `default`, `layers`: the `--scheme`
-    and `--layer` that make the chosen mixture again.
+    `metric` is `accuracy`, or `agreement` with float where the data have no labels. `default`, `layers`: the chosen
+    mixture as `--scheme` and `--layer`.
     """
 
     goal: SearchGoal
@@ -370,6 +375,7 @@ class SearchReport:
         """The report as a JSON object."""
         curve = on_curve(self.found.tried)
         least = min(t.cost for t in self.found.tried if t.outcome.runs)
+        uniform = {throughout(self.found.units, scheme) for scheme in LADDER}
         return {
             "goal": asdict(self.goal),
             "board": self.board,
@@ -405,6 +411,7 @@ class SearchReport:
                     "meets": t.meets,
                     "problem": t.outcome.problem,
                     "on_curve": t in curve,
+                    "uniform": t.units in uniform,
                     "chosen": t is self.chosen,
                 }
                 for t in self.found.tried

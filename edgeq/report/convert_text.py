@@ -14,7 +14,7 @@ from rich.table import Table
 from edgeq.measure import Quantity, Unknown
 from edgeq.quantization.report import ConversionReport, Quality, TensorIo
 from edgeq.report.boards_text import bytes_text
-from edgeq.report.search_html import search_paths
+from edgeq.report.search_html import search_paths, shown_trials
 
 
 def render_conversion(console: Console, report: ConversionReport) -> None:
@@ -69,13 +69,12 @@ def _render_quality(console: Console, quality: Quality) -> None:
 
 def _render_search(console: Console, search: Mapping[str, Any], out: str) -> None:
     page = search_paths(Path(out))[1]
-    curve = [trial for trial in search["trials"] if trial["on_curve"] or trial["chosen"]]
     console.print(
         f"Search for {search['board']}: {len(search['trials'])} mixtures measured on {search['samples']} samples; "
         f"{search['metric']} lost against cost (picture: {escape(str(page))}):"
     )
     table = Table("cost", "flash", "latency", "points lost", "layers", box=None, header_style="bold")
-    for trial in curve:
+    for trial in shown_trials(search):
         counts = Counter(trial["schemes"])
         latency = trial["latency"].get("value")
         table.add_row(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ float.</p>
 {% endfor %}</table>
 {% if search.excluded %}<h2>Left out</h2><ul>
 {% for s, why in search.excluded.items() %}<li>{{ s }}: {{ why }}</li>{% endfor %}</ul>{% endif %}
-<h2>The same again, without a search</h2>
+<h2>The chosen schemes as options</h2>
+<p>Ranges and rounding are then chosen anew.</p>
 <p><code>--scheme {{ search.scheme }}{% for p, s in search.layers.items() %} --layer '{{ p }}={{ s }}'{% endfor
 %}</code></p>
 </html>
@@ -84,13 +86,13 @@ def search_files(report: ConversionReport, out: Path) -> dict[Path, bytes]:
 
 def _page(search: Mapping[str, Any], out: str) -> str:
     trials = [t for t in search["trials"] if t["runs"] and t["drop_points"] is not None]
-    costs, drops = [t["cost"] for t in trials], [t["drop_points"] for t in trials]
+    costs, drops = [math.log2(t["cost"]) for t in trials], [t["drop_points"] for t in trials]
     across = _Axis(min(costs), max(costs), MARGIN, WIDTH - MARGIN / 2)
     limit = search["goal"]["max_drop"]
     up = _Axis(min(0.0, *drops), max(*drops, limit or 0.0, 0.1), HEIGHT - MARGIN, MARGIN / 2)
     points = [
         {
-            "x": across(t["cost"]),
+            "x": across(math.log2(t["cost"])),
             "y": up(t["drop_points"]),
             "chosen": t["chosen"],
             "curve": t["on_curve"],
@@ -98,7 +100,7 @@ def _page(search: Mapping[str, Any], out: str) -> str:
         }
         for t in trials
     ]
-    curve = sorted((t for t in trials if t["on_curve"] or t["chosen"]), key=lambda t: float(t["cost"]))
+    curve = shown_trials(search)
     rows = [
         {
             "layers": _layers(t["schemes"]),
@@ -121,13 +123,19 @@ def _page(search: Mapping[str, Any], out: str) -> str:
         height=HEIGHT,
         m=MARGIN,
         points=sorted(points, key=lambda p: (p["curve"], p["chosen"])),
-        line=" ".join(f"{across(t['cost'])},{up(t['drop_points'])}" for t in curve if t["on_curve"]),
+        line=" ".join(f"{across(math.log2(t['cost']))},{up(t['drop_points'])}" for t in curve if t["on_curve"]),
         limit=None if limit is None else up(limit),
-        x_ticks=across.ticks("{:.2f}"),
-        y_ticks=up.ticks("{:.2f}"),
+        x_ticks=across.ticks(lambda doublings: f"{2**doublings:.2f}"),
+        y_ticks=up.ticks(lambda points: f"{points:.2f}"),
         curve=rows,
         schemes=sorted({s for u in search["units"] for s in u["sensitivity"]}),
     )
+
+
+def shown_trials(search: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The trials for a table: the curve, what was chosen, and each scheme throughout; the cheapest first."""
+    told = [t for t in search["trials"] if t["runs"] and (t["on_curve"] or t["chosen"] or t["uniform"])]
+    return sorted(told, key=lambda t: float(t["cost"]))
 
 
 class _Axis:
@@ -141,10 +149,10 @@ class _Axis:
         share = (value - self._low) / (self._high - self._low)
         return round(self._start + share * (self._end - self._start), 1)
 
-    def ticks(self, form: str) -> list[dict[str, Any]]:
+    def ticks(self, label: Callable[[float], str]) -> list[dict[str, Any]]:
         """Five labels, evenly spread."""
         values = [self._low + (self._high - self._low) * (i + 0.5) / 5 for i in range(5)]
-        return [{"at": self(value), "label": form.format(value)} for value in values]
+        return [{"at": self(value), "label": label(value)} for value in values]
 
 
 def _layers(schemes: Sequence[str]) -> str:
