@@ -163,6 +163,14 @@ def _rewritten(
     """The float graph without what would stay in float; as it is where nothing is to be integer, or was trained so."""
     graph = read_bytes(float_tflite)
     integers = compared_layers((job["scheme"], *job["layers"].values()))
+    if integers and any(op.name in ("WHILE", "IF") for op in graph.operators):
+        # Calibrating it would take the process down.
+        raise ModelError(
+            "loop-not-quantizable",
+            "The model contains a loop or a branch, which cannot be quantized.",
+            why="A SavedModel keeps recurrent layers as loops; from Keras's own files they are unrolled.",
+            try_="Save the model as .keras and convert that.",
+        )
     if not samples or not integers or model.is_quantize_aware:
         return Rewritten(graph, ())
     return rewrite(graph, samples, wide=job["scheme"] == "int16x8")
@@ -265,7 +273,7 @@ def _mix(work: Work, calibration: Sequence[Sample], per_channel: bool) -> Quanti
             per_channel=per_channel,
         )
         quantized = Quantized(result, (), work.float_tflite)
-    mixture.require(read_bytes(quantized.tflite), graph, schemes)
+    mixture.require(read_bytes(quantized.tflite), graph, schemes, allow_float=job["allow_float"])
     return quantized
 
 
@@ -325,7 +333,7 @@ def _search(
             try_="Allow more, or train with quantization: --qat.",
         )
     schemes = search.schemes(best.units)
-    mixture.require(read_bytes(quantized.tflite), graph, schemes)
+    mixture.require(read_bytes(quantized.tflite), graph, schemes, allow_float=job["allow_float"])
 
     def assign(default: str, layers: Mapping[str, str]) -> tuple[str, ...]:
         return mixture.assign(graph, work.lowered.origins, default, layers)

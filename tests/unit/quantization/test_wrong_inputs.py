@@ -93,6 +93,15 @@ def _no_shape(keras: Any) -> Any:
     return keras.Sequential([keras.Input((None, 6)), keras.layers.Conv1D(2, 1)])
 
 
+def _loop(path: Path) -> Path:
+    import keras
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((5, 6)), keras.layers.LSTM(3)])
+    model.export(path / "loop", input_signature=[tf.TensorSpec((1, 5, 6), tf.float32, "x")], verbose=False)
+    return path / "loop"
+
+
 def _weights_only(path: Path) -> Path:
     import h5py
 
@@ -153,6 +162,9 @@ MISTAKES = {
     ),
     "an operator without a 16x8 form": Mistake(
         "not-quantizable", "cannot quantize", "--scheme", _function("sin"), options={"scheme": "int16x8"}, converts=True
+    ),
+    "a rolled loop in a SavedModel": Mistake(
+        "loop-not-quantizable", "a loop", ".keras", _loop, lambda _: NOISE[:30].reshape(6, 5, 6), converts=True
     ),
     # Data
     "no data": Mistake("data-missing", "needs representative data", "--data", data=lambda _: None),
