@@ -22,7 +22,7 @@ from single import FLOAT32, INT32, T, model, outputs_of, values
 from test_operators import few, seeds, sizes
 from test_passes import Builder
 
-from edgeq import codegen
+from edgeq import codegen, convert
 from edgeq.boards import load_board
 from edgeq.codegen import golden
 from edgeq.device import connect, flash
@@ -322,6 +322,37 @@ def test_published_float_model(shared: Path, tmp_path: Path) -> None:
         picture = np.random.default_rng(seed).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
         got = ours.run([picture])[0].copy()
         for expected in (litert.run([picture])[0], tflm.run([picture])[0]):
+            assert distance(got, expected) <= 3
+            assert got.argmax() == expected.argmax()
+
+
+def keras_files(shared: Path, place: Path) -> dict[str, Path]:
+    """The four published Keras models and the demonstration's, untrained."""
+    import keras
+
+    from edgeq.demonstration.training import build_model
+
+    keras.utils.set_random_seed(5)
+    build_model(keras).save(place / "demo.keras")
+    models = {name: shared / "models" / f"{name}.h5" for name in ("ad01", "ic_resnet8", "vww_96")}
+    return {**models, "kws": shared / "models" / "kws_saved_model", "demo": place / "demo.keras"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["ad01", "ic_resnet8", "vww_96", "kws", "demo"])
+def test_whole_networks(name: str, scheme: str, shared: Path, tmp_path: Path) -> None:
+    """Converted here: within three units of LiteRT (and TFLM, which has no float16), the same class."""
+    convert(keras_files(shared, tmp_path)[name], tmp_path / "model.tflite", scheme=scheme)
+    file = (tmp_path / "model.tflite").read_bytes()
+    graph = read_bytes(file)
+    ours, references = build(graph, tmp_path, flags=("-O2",)), [Interpreter(file).run]
+    if scheme == "float32":
+        references.append(Wheel(file).run)
+    for kind in KINDS:
+        got = ours.run(values(graph, kind))[0].copy()
+        for reference in references:
+            expected = reference(values(graph, kind))[0]
             assert distance(got, expected) <= 3
             assert got.argmax() == expected.argmax()
 
