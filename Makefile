@@ -10,7 +10,7 @@ TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qe
 APT    := gcc libc6-dev clang gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
           gcc-riscv64-unknown-elf qemu-system-misc openssh-server
 
-.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-quant bench-coral ports system clean
+.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-memory bench-quant bench-coral ports system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edgeq demo
@@ -32,11 +32,15 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
-bench: bench-mcu bench-quant bench-coral
+bench: bench-mcu bench-memory bench-quant bench-coral
 
 # MODELS='a.tflite b.tflite' measures these instead; MCU passes more options (--board, --optimize, --write, --json).
 bench-mcu: $(VENV)/.dev system
 	$(BIN)/python benchmarks/mcu.py $(if $(MODELS),$(MODELS),--check) $(MCU)
+
+# The planner's bytes beside the lower bound; MODELS as above, else benchmarks/memory.md is renewed.
+bench-memory: $(VENV)/.dev
+	$(BIN)/python benchmarks/memory.py $(or $(MODELS),--write)
 
 bench-quant: $(VENV)/.dev
 	$(BIN)/python benchmarks/quant.py
