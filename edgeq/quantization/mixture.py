@@ -403,20 +403,24 @@ def by_output(graph: Graph, schemes: Schemes) -> dict[str, str]:
     return {graph.tensor(t).name: schemes[op.index] for op in graph.operators for t in op.outputs}
 
 
-def require(result: Graph, original: Graph, schemes: Schemes) -> None:
-    """ModelError `scheme-not-kept` naming the first tensor of an operator that does not have its scheme's type."""
+def require(result: Graph, original: Graph, schemes: Schemes, *, allow_float: bool = False) -> None:
+    """ModelError `scheme-not-kept` naming the first operator with a tensor that does not have its scheme's type.
+
+    `allow_float` accepts operators that the converter left in float.
+    """
     wanted = by_output(original, schemes)
     for op in result.operators:
-        scheme = wanted.get(original_name(result.tensor(op.outputs[0]).name, wanted))
-        if scheme is None or op.name in ("QUANTIZE", "DEQUANTIZE"):
+        name = result.tensor(op.outputs[0]).name
+        scheme, has = wanted.get(original_name(name, wanted)), scheme_of(result, op)
+        if scheme is None or op.name in ("QUANTIZE", "DEQUANTIZE") or (allow_float and has == "float32"):
             continue
         for tensor in _wrong(result, op, scheme):
             raise ModelError(
                 "scheme-not-kept",
                 f"{op.name} does not have the scheme {scheme} that was asked for.",
-                where=tensor.name,
-                why=f"This tensor is {tensor.type.name}; the operator computes in {scheme_of(result, op)}.",
-                try_="Give the layer another scheme: the converter has no such form of it.",
+                where=name.split(";")[0],
+                why=f"It computes in {has or 'other types'}: tensor {tensor.name.split(';')[0]} is {tensor.type.name}.",
+                try_=("Give its layer another scheme: the converter has no such form of it.", "Or use --allow-float."),
             )
 
 

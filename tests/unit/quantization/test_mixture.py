@@ -193,6 +193,24 @@ def test_a_type_that_is_not_the_schemes_is_an_error(lowered: Lowered) -> None:
         mixture.require(result, lowered.graph, asked)
     assert caught.value.code == "scheme-not-kept"
     assert "DEPTHWISE_CONV_2D" in caught.value.what
+    assert "deep" in str(caught.value.where)
+
+
+def test_what_has_no_form_in_a_scheme_is_named(inline: Callable[..., Any], tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((6, 6, 2))
+    z = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    z = keras.layers.Flatten()(keras.ops.sin(z))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(z))
+    x = np.random.default_rng(0).normal(size=(30, 6, 6, 2)).astype("f")
+    for scheme, code in (("int16x8", "not-quantizable"), ("int8", "scheme-not-kept")):
+        with pytest.raises(ModelError) as caught:
+            inline(model, tmp_path / "m.tflite", data=x, scheme=scheme, layers={"head": "float32"})
+        assert caught.value.code == code
+        assert "sin" in f"{caught.value.where} {caught.value.why}".lower()
+    report = inline(model, tmp_path / "m.tflite", data=x, layers={"head": "float32"}, allow_float=True)
+    assert "SIN" in " ".join(report.float_operators)
 
 
 def test_convert_mixes_four_eight_and_sixteen_bits(inline: Callable[..., Any], tmp_path: Path) -> None:
