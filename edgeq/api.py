@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -244,20 +244,24 @@ def bench(
     place: str | None = None,
     data: Any = None,
     runs: int = 30,
+    meter: str = "none",
+    supply_mv: int | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Run the model on the board with real inputs, count or time it, and compare its outputs with this computer's.
 
     `model` is a `.tflite` file, a bundle directory, or None for what the board runs. `data` is samples as in `convert`.
-    `place` is a labgrid place, acquired for as long as it takes, whose serial port is used.
+    `place` is a labgrid place, acquired for as long as it takes, whose serial port is used. `meter` is `none`, `ppk2`
+    or `ppk2:PORT`: Nordic's Power Profiler Kit II in the board's supply of `supply_mv` millivolts gives a run's energy.
     """
     from edgeq.boards import load_board
     from edgeq.device.labgrid import acquired
+    from edgeq.device.meter import open_meter
 
     target, samples = load_board(board), _samples(data)
-    if place is None:
-        return _bench(model, target, port=port, runs=runs, progress=progress, samples=samples)
-    with acquired(place) as url:
+    with ExitStack() as stack:
+        samples["meter"] = stack.enter_context(open_meter(meter, supply_mv))
+        url = port if place is None else stack.enter_context(acquired(place))
         return _bench(model, target, port=url, runs=runs, progress=progress, samples=samples)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeq.benchmark.code import LayerCode
+from edgeq.benchmark.energy import EnergyReport
 from edgeq.device.flashing import image_json
 from edgeq.device.messages import Hello
 from edgeq.measure import Computed, Measured, Quantity, Unknown
@@ -218,6 +219,7 @@ class BenchReport:
     golden: Comparison | None
     accuracy: Accuracy | None
     link: LinkReport
+    energy: EnergyReport | None = None
     findings: tuple[str, ...] = ()
 
     @property
@@ -232,6 +234,7 @@ class BenchReport:
             "image": None if self.image is None else image_json(self.image),
             "data": self.data,
             "ticks": None if self.ticks is None else self.ticks.to_json(),
+            "energy": None if self.energy is None else self.energy.to_json(),
             "layers": [layer.to_json() for layer in self.layers],
             "memory": self.memory.to_json(),
             "comparison": None if self.comparison is None else self.comparison.to_json(),

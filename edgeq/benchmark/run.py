@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 
 from edgeq.benchmark.code import code_by_layer, portable_kernels
 from edgeq.benchmark.divergence import diverging_layer
+from edgeq.benchmark.energy import EnergyReport, measure_energy
 from edgeq.benchmark.manifest import BenchManifest, Layer, Tensor, parse_manifest
 from edgeq.benchmark.result import (
     Accuracy,
@@ -33,6 +35,7 @@ from edgeq.device.connection import connect
 from edgeq.device.flashed import load_flashed
 from edgeq.device.flashing import build_image
 from edgeq.device.messages import Hello
+from edgeq.device.meter import Ppk2
 from edgeq.device.session import Session
 from edgeq.errors import DeviceError, ToolError, UsageError
 from edgeq.measure import Computed, Measured, Quantity, Unknown
@@ -49,6 +52,8 @@ _FIRST_RUNS = 3
 _NARROW = 0.001
 """Timing ends when the mean's 95 % confidence interval is this share of it to either side."""
 _RANDOM_SAMPLES = 4
+_IDLE_S = 0.5
+"""How long the power of the waiting board is measured."""
 _UNITS = {"instructions": "instructions", "cycles": "cycles", "microseconds": "us", "nanoseconds": "ns"}
 
 
@@ -62,6 +67,7 @@ def bench(
     origin: str = "data",
     runs: int = DEFAULT_RUNS,
     host_bundle: Path | None = None,
+    meter: Ppk2 | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Measure what is flashed on `board` and compare its outputs with the host's, byte by byte.
@@ -70,6 +76,7 @@ def bench(
     x, y: samples (first axis) and labels; without `x` seeded random inputs. runs: timed runs at most; they end earlier
     where they hardly differ. host_bundle: the model's bundle for the board `host`, which gives the expected outputs;
     without one `bundle_dir` is built for this computer, and where that is impossible `findings` says so.
+    meter: in the board's supply, for the energy of a run.
     """
     flashed = load_flashed(board.id)
     manifest = _manifest(bundle_dir, flashed.manifest if flashed is not None else None)
@@ -96,6 +103,7 @@ def bench(
 
         unit = _unit(session.info, board)
         ticks = _time(session, samples.inputs[0], runs, unit, progress) if unit is not None else None
+        energy = None if meter is None else _energy(meter, session, samples.inputs[0], ticks, progress)
         layers = _profile(session, samples.inputs[0], unit, manifest) if unit is not None else ()
         if manifest is not None:
             findings += portable_kernels(manifest.layers, board)
@@ -119,6 +127,7 @@ def bench(
             image=image,
             data=samples.origin,
             ticks=ticks,
+            energy=energy,
             layers=layers,
             memory=_memory(session, board),
             comparison=comparison,
@@ -221,6 +230,22 @@ def _time(session: Session, sample: Sequence[bytes], runs: int, unit: tuple[str,
         ticks += session.run(count, timed=True, progress=_shown(progress, "run", len(ticks), runs)).ticks
         progress("run", len(ticks), runs)
     return Ticks(tuple(ticks), *unit)
+
+
+def _energy(
+    meter: Ppk2, session: Session, sample: Sequence[bytes], ticks: Ticks | None, progress: Progress
+) -> EnergyReport:
+    timer_hz = session.info.timer_hz
+    run_s = ticks.median.value / timer_hz if ticks is not None and timer_hz and ticks.median.value else None
+
+    def run(runs: int) -> None:
+        for done in range(0, runs, session.info.max_runs):
+            progress("energy", done, runs)
+            _write(session, sample)
+            session.run(min(session.info.max_runs, runs - done), timed=True)
+
+    progress("energy", 0, None)
+    return measure_energy(meter, run, run_s, lambda: time.sleep(_IDLE_S))
 
 
 def _narrow(ticks: Sequence[int]) -> bool:

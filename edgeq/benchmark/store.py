@@ -22,6 +22,7 @@ _COMPARED = (
     ("flash", ("image", "flash_bytes")),
     ("RAM", ("image", "ram_bytes")),
     ("arena used", ("memory", "arena_used")),
+    ("energy of a run", ("energy", "per_run")),
     ("stack by the model", ("memory", "stack_used_by_run")),
     ("accuracy", ("accuracy", "board")),
 )

@@ -29,6 +29,10 @@ def bench(
     host: HostOption = None,
     data: Annotated[str | None, typer.Option(help="Samples (x, y): .npz, .npy, images, .csv, module:function.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=100_000, help="Timed runs at most.")] = 30,
+    meter: Annotated[
+        str, typer.Option(help="Energy of a run: none, or Nordic's PPK2 in the supply: ppk2, ppk2:PORT.")
+    ] = "none",
+    supply_mv: Annotated[int | None, typer.Option(help="With --meter: the board's supply, in millivolts.")] = None,
     keep: Annotated[
         str | None, typer.Option(help="Keep the result as .edgeq/results/NAME.json.", metavar="NAME")
     ] = None,
@@ -66,6 +70,8 @@ def bench(
                 "--port, --place and --host exclude each other, and go with one --board.",
                 try_="Run edgeq bench once for each board.",
             )
+        if meter != "none" and (host or len(board) > 1):
+            raise UsageError("meter-for-one", "--meter measures one board on a cable.", try_="Name one --board.")
         if len(board) > 1:
             boards = api.bench_boards(model, board, data=data, runs=runs, progress=verb.line_progress)
             for result in boards.results if keep is not None else ():
@@ -82,7 +88,17 @@ def bench(
             hosts = api.bench_hosts(model, board[0], host, data=data, runs=runs, progress=verb.progress)
             verb.finish(hosts.to_json(), lambda console: render_hosts(console, hosts), status=hosts.exit_status)
             return
-        report = api.bench(model, board[0], port=port, place=place, data=data, runs=runs, progress=verb.progress)
+        report = api.bench(
+            model,
+            board[0],
+            port=port,
+            place=place,
+            data=data,
+            runs=runs,
+            meter=meter,
+            supply_mv=supply_mv,
+            progress=verb.progress,
+        )
         document = report.to_json()
         if keep is not None:
             keep_result(document, kept(keep))

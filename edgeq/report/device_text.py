@@ -42,6 +42,9 @@ def render_bench(console: Console, report: BenchReport) -> None:
             f"  accuracy {report.accuracy.board.value:.4f} of {report.accuracy.samples} labelled samples{beside}"
         )
     _ticks(console, report)
+    if report.energy is not None:
+        console.print(f"  energy {_text(report.energy.per_run)} a run")
+        console.print(f"  power  {_text(report.energy.running)}; waiting {_text(report.energy.idle)}")
     memory = report.memory
     console.print(f"  arena  planned {_text(memory.arena_planned)}, used {_text(memory.arena_used)}")
     console.print(
