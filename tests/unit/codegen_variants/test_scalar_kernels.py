@@ -18,7 +18,7 @@ from single import INT8, INT32, T, model
 from edgeq.boards import load_board
 from edgeq.codegen import emit, plan, write_bundle
 from edgeq.codegen.proofs import Requantization
-from edgeq.codegen.variants.scalar import elementwise, gemm
+from edgeq.codegen.variants.scalar import common, elementwise, gemm
 from edgeq.codegen.variants.scalar.common import long_form, two_products
 from edgeq.graph import Graph, write_bytes
 
@@ -46,10 +46,10 @@ def same_in_qemu(graph: Graph, place: Path, core: str, optimize: str = "speed", 
     assert counts.stack_bytes < 1024
 
 
-WIDE = [((6, 21, 32), (4, 3, 3), 1, "SAME", True), ((3, 3, 140), (8, 1, 1), 1, "SAME", True),
-        ((4, 4, 64), (4, 3, 3), 1, "SAME", False)]  # fmt: skip
-"""Convolutions with a channel for which the search finds no 32-bit form: ARMv6-M takes portable C, and the test below
-says so."""
+WIDE = [((6, 21, 32), (4, 3, 3), 1, "SAME", True), ((3, 3, 140), (8, 1, 1), 1, "SAME", True)]
+"""Convolutions with a channel for which the search finds no 32-bit form: on ARMv6-M it takes TFLM's own steps."""
+UNPROVEN = ((4, 4, 64), (4, 3, 3), 1, "SAME", False)
+"""One without a form for any channel: on ARMv6-M it is portable C."""
 
 
 @cores
@@ -57,15 +57,48 @@ says so."""
 @pytest.mark.qemu
 @needs_tools
 def test_convolution(case: tuple, core: str, tmp_path: Path) -> None:
-    if core != "armv7m" and case in WIDE:
-        pytest.skip("no 32-bit form is proven for this shape on ARMv6-M: portable C, tested with the other kernels")
-    same_in_qemu(conv(*case), tmp_path, core)
+    same_in_qemu(conv(*case), tmp_path, core, kernel="conv_2d_s8" if case == UNPROVEN else "")
 
 
 @pytest.mark.parametrize("case", WIDE, ids=str)
-def test_what_is_not_proven_takes_portable_c(case: tuple) -> None:
+def test_only_a_channel_that_is_not_proven_takes_the_general_form(case: tuple) -> None:
     made = plan(conv(*case), load_board(BOARDS["armv6m"]), name="model", optimize="speed")
-    assert made.steps[0].kernel == "conv_2d_s8"
+    sections = [source.stem for source in made.steps[0].emitted if source.stem.startswith("gemm_")]
+    assert any("_tflm_" in stem for stem in sections)
+    assert any("_armv6m_" in stem for stem in sections)
+
+
+@cores
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
+@pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
+@pytest.mark.qemu
+@needs_tools
+def test_channels_of_both_forms(
+    core: str, kind: str, relu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With weaker searches some channels of a layer are proven and some are not; the bytes are the wheel's."""
+    monkeypatch.setattr(common, "_DEEPEST", 8)
+    monkeypatch.setattr(common, "_SLOPES", (40,))
+    generator = np.random.default_rng(11)
+    channels, shape = 16, {"CONV_2D": (16, 3, 3, 4), "DEPTHWISE_CONV_2D": (1, 3, 3, 16), "FULLY_CONNECTED": (16, 64)}
+    source = {"CONV_2D": (1, 5, 4, 4), "DEPTHWISE_CONV_2D": (1, 5, 4, 16), "FULLY_CONNECTED": (2, 64)}[kind]
+    scales, filters = generator.uniform(0.0004, 0.006, channels), generator.integers(-127, 128, shape[kind])
+    options = {"fused_activation_function": "RELU" if relu else "NONE", "padding": "SAME", "stride_h": 1, "stride_w": 1}
+    options |= {"depth_multiplier": 1, "dilation_h_factor": 1, "dilation_w_factor": 1, "weights_format": "DEFAULT"}
+    graph = model(
+        kind,
+        [
+            T(source, INT8, 0.02, 7),
+            T(shape[kind], INT8, scales, data=filters, axis=3 if kind == "DEPTHWISE_CONV_2D" else 0),
+            T((channels,), INT32, 0.02 * scales, data=generator.integers(-9000, 9000, channels)),
+        ],
+        [T((*source[:-1], channels), INT8, 0.05, -128 if relu else 5)],
+        options,
+        version=3,
+    )
+    made = plan(graph, load_board(BOARDS[core]), name="model", optimize="speed")
+    assert any("_tflm_" in source.stem or "_mixed_" in source.stem for source in made.steps[0].emitted)
+    same_in_qemu(graph, tmp_path, core)
 
 
 @cores

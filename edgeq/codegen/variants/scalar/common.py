@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.proofs import Requantization
@@ -16,6 +17,8 @@ from edgeq.codegen.step import Node
 from edgeq.graph.ir import TensorType
 
 _FAR = 1 << 61
+_DEEPEST = 22
+"""The largest exponent of the long form."""
 _SHIFT = 22
 """Fraction bits of a result of two products: 8 bits of result and their sign leave 22 in 32."""
 
@@ -44,6 +47,8 @@ class LongForm:
     results above the zero point survive the clamp, that is left out (`plain`).
     """
 
+    exact: Requantization
+    proven: NDArray[np.bool_]
     plain: bool
     multiplier: Ints
     constant: Ints
@@ -61,15 +66,16 @@ class LongForm:
 
 
 def long_form(exact: Requantization) -> LongForm | None:
-    """The long form if it is equal to the exact function for all channels, else None."""
+    """The long form, with the channels for which it is proven to be the exact function; None if it is for none."""
     results = exact(exact.low[:, None])[:, 0]
     constant = results == exact(exact.high[:, None])[:, 0]
-    exponent = np.where(constant, 1, exact.exponent)
-    if bool(((exponent < 1) | (exponent > 22)).any()):
-        return None
+    possible = constant | ((exact.exponent >= 1) & (exact.exponent <= _DEEPEST))
+    exponent = np.where(constant | ~possible, 1, exact.exponent)
     one = np.int64(1)
     value = (one << 30) + (one << 30 + exponent) + (np.int64(exact.zero_point) << 31 + exponent)
     form = LongForm(
+        exact=exact,
+        proven=possible,
         plain=exact.minimum == exact.zero_point,
         multiplier=np.where(constant, 0, exact.multiplier),
         constant=np.where(constant, results << 32, value),
@@ -77,7 +83,8 @@ def long_form(exact: Requantization) -> LongForm | None:
     )
     if not form.plain and bool(constant.any()):
         form.constant[constant] += 1 << 31
-    return form if bool(exact.agrees(form).all()) else None
+    form = replace(form, proven=possible & exact.agrees(form))
+    return form if bool(form.proven.any()) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +94,8 @@ class TwoProducts:
     u is the accumulator clamped to [least, most], where the result reaches its own limits. All in 32 bits.
     """
 
+    exact: Requantization
+    proven: NDArray[np.bool_]
     fine_bits: int
     drop: int
     least: Ints
@@ -100,7 +109,7 @@ class TwoProducts:
     @property
     def plain(self) -> bool:
         """Whether u is never negative: the lower clamp is at 0 and `negative` is not needed."""
-        return not bool(self.least.any())
+        return not bool(self.least[self.proven].any())
 
     def products(self, accumulator: Ints) -> Ints:
         u = np.clip(accumulator, self.least[:, None], self.most[:, None])
@@ -115,55 +124,56 @@ class TwoProducts:
         total = q + self.addend[:, None] + np.where(q < 0, self.negative[:, None], 0)
         return np.asarray(total >> self.shift[:, None], np.int64)
 
-    def in_32_bits(self) -> bool:
-        """Whether nothing on the way leaves int32; all terms are monotone, so the ends decide."""
+    def in_32_bits(self) -> NDArray[np.bool_]:
+        """Per channel whether nothing on the way leaves int32; all terms are monotone, so the ends decide."""
+        inside = np.ones(len(self.least), bool)
         for end in (self.least, self.most):
             q = self.products(end[:, None])[:, 0]
             total = q + self.addend + np.where(q < 0, self.negative, 0)
-            terms = (end * self.coarse, (end >> self.drop) * self.fine, q, total, self.addend, self.negative)
-            if any(bool((np.abs(term) >= 2**31).any()) for term in terms):
-                return False
-        return True
+            for term in (end * self.coarse, (end >> self.drop) * self.fine, q, total, self.addend, self.negative):
+                inside &= np.abs(term) < 2**31
+        return inside
 
 
 def two_products(exact: Requantization) -> TwoProducts | None:
-    """Constants that hit every threshold of the exact function for all channels, or None."""
+    """Constants that hit every threshold of the exact function, with the channels that have some; None if none has."""
     low, high = exact.low, exact.high
     first = exact(low[:, None])[:, 0]
     constant = first == exact(high[:, None])[:, 0]
-    if bool((~constant & (exact.exponent < 1)).any()):
-        return None
+    possible = constant | (exact.exponent >= 1)
     steps = exact.thresholds
     least = np.maximum(low, steps[:, 0] - 1)
     most = np.minimum(high, np.where(steps[:, -1] > high, high, steps[:, -1]))
-    least = np.where(least >= 0, 0, least) if bool((least[~constant] >= 0).all()) else np.minimum(least, 0)
-    least, most = np.where(constant, 0, least), np.where(constant, 0, np.maximum(most, 0))
+    live = possible & ~constant
+    least = np.where(least >= 0, 0, least) if bool((least[live] >= 0).all()) else np.minimum(least, 0)
+    least, most = np.where(live, least, 0), np.where(live, np.maximum(most, 0), 0)
     reach = int(max(np.abs(least).max(), most.max(), 1))
     bits = reach.bit_length()
     drop = max(0, (2 * bits - 31) // 2)  # the factor's last place and the dropped bits then cost about the same
     fine_bits = min(15, 31 - bits + drop)
-    if fine_bits < 8:
-        return None
     shift = np.full(len(low), _SHIFT, np.int64)
     nearest = (exact.multiplier << fine_bits) + (np.int64(1) << 30 + exact.exponent - _SHIFT)
     nearest = nearest >> np.clip(31 + exact.exponent - _SHIFT, 0, 62)  # the factor in units of 2^-(_SHIFT + fine_bits)
     zero = np.zeros(len(low), np.int64)
     addend = np.where(constant, first << _SHIFT, 0)
-    best = TwoProducts(fine_bits, drop, least, most, zero.copy(), zero.copy(), addend, zero.copy(), shift)
-    left = np.flatnonzero(~constant)
+    coarse, fine, negative = zero.copy(), zero.copy(), zero.copy()
+    best = TwoProducts(exact, possible, fine_bits, drop, least, most, coarse, fine, addend, negative, shift)
+    left = np.flatnonzero(live)
     for more in _SLOPES:
+        if not len(left):
+            break
         part, factor = exact.rows(left), np.maximum(nearest[left] + more, 0)
         ends = least[left], most[left], factor >> fine_bits, factor & (1 << fine_bits) - 1
-        form = TwoProducts(fine_bits, drop, *ends, zero[left], zero[left], shift[left])
+        form = TwoProducts(part, possible[left], fine_bits, drop, *ends, zero[left], zero[left], shift[left])
         sums = form.products(part.points)
         form = _with_addends(part, form, sums)
         fits = (form.results(sums) == part.expected).all(axis=1)
         for name in _SEARCHED:
             getattr(best, name)[left[fits]] = getattr(form, name)[fits]
         left = left[~fits]
-        if not len(left):
-            return best if best.in_32_bits() else None
-    return None
+    proven = possible & best.in_32_bits()
+    proven[left] = False
+    return replace(best, proven=proven) if bool(proven.any()) else None
 
 
 def _with_addends(exact: Requantization, form: TwoProducts, sums: Ints) -> TwoProducts:
@@ -194,5 +204,8 @@ def _inside(lower: Ints, upper: Ints) -> Ints:
 
 
 def short_form(node: Node, exact: Requantization) -> LongForm | TwoProducts | None:
-    """The core's requantization, proven for all channels, or None."""
+    """The core's requantization with the channels for which it is proven; None if it is for none.
+
+    The others take the general form, TFLM's own steps: `gemm` and `requantize` see to that.
+    """
     return two_products(exact) if is_armv6m(node) else long_form(exact)

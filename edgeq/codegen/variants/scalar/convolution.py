@@ -7,7 +7,7 @@ padded input where it is small and blocks of four pixels must cross rows (the ou
 Loop: pack filter_h runs of four pixels into words x0 + 65536 x1, then the micro-kernels yield all channels. Pixels left
 over at the end of an image or row are their own partners. All four are read before any is written.
 
-Obligations: no dilation, no groups, batch 1, the micro-kernel's own, the tail's proof.
+Obligations: no dilation, no groups, batch 1, the micro-kernel's own.
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ def conv_2d(node: Node) -> Iterator[Step]:
         constants=(Constant("stream", "int32_t", stream, 4),),
         scratch_bytes=4 * words + window.rows * window.stride,
         overlaps=(Overlap(source.index, result.index, _before_bytes(node, window)),),
+        headers=() if form.proven.all() else ("arithmetic.h",),
         emitted=(driver_source, *(k[1] for k in kernels), _PACK),
         macs=result.elements * flat.shape[1],
         cost=gemm.cost(found, form, blocks) + blocks * filter_h * (window.run * 11 + 20),

@@ -7,7 +7,7 @@ with equal sizes the layer works in place. Per channel: start value, requantizat
 Loop: some outputs of a row together share each weight. On ARMv6-M the plane is volatile: a value is loaded where it is
 multiplied, because keeping it for the next tap spills.
 
-Obligations: depth multiplier 1, no dilation, batch 1, the requantization's proof.
+Obligations: depth multiplier 1, no dilation, batch 1; the requantization's proof, or TFLM's steps for channels without.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def depthwise_conv_2d(node: Node) -> Iterator[Step]:
         constants=(Constant("channels", "int32_t", channels),),
         scratch_bytes=width * rows * (1 if isinstance(form, LongForm) else 4),
         overlaps=(Overlap(source.index, result.index, 0, exact=True),) if same else (),
+        headers=requantize.headers(form),
         emitted=(emitted,),
         macs=result.elements * 9,
         cost=out_c * (outputs * (30 if isinstance(form, LongForm) else 58) + shape["in_h"] * shape["in_w"] * 4),

@@ -8,7 +8,8 @@ Loop: an input is read once for 8 units; ARMv7-M 17, ARMv6-M 26.5 instructions f
 Registers, ARMv7-M: r0 stream, r1 input, r2 sums' address, r3 x, r4-r11 sums, r12 w, lr the input's end. ARMv6-M: r0 x,
 r1 w, r2 stream, r3 input, r4 0, r7 the input's end, sums r8, r9, r5, r6, r10, r11, r12, lr.
 
-Obligations: K a multiple of 4, the requantization's proof; where all units share a scale, one for all their sums.
+Obligations: K a multiple of 4; the requantization's proof, or TFLM's steps for units without one; where all units
+share a scale, one proof for all their sums.
 """
 
 from __future__ import annotations
@@ -139,6 +140,8 @@ def fully_connected(node: Node) -> Iterator[Step]:
         return
     shared = _shared(exact)
     form = short_form(node, shared)
+    if form is None and shared is not exact:
+        shared, form = exact, short_form(node, exact)
     if form is None:
         return
     small, batches = is_armv6m(node), source.elements // depth
@@ -162,6 +165,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
             Constant("stream", "int32_t", stream),
             Constant("requantization", "int32_t", as_words(requantize.parameters(form))),
         ),
+        headers=requantize.headers(form),
         emitted=(driver, kernel),
         macs=batches * units * depth,
         cost=batches * len(weights) * (depth * (3.3 if small else 2.2) + 35),

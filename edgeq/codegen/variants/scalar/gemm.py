@@ -14,7 +14,7 @@ pixels 0, 1, r11-r12 of pixels 2, 3, lr 32768. ARMv6-M: r0-r1 activations, r2 we
 r7 weights - pointer, r8-r9 S and A of pixels 0, 1, r10-r11 of 2, 3, r12 where the loop ends.
 
 Cost per 4 G multiply-accumulates: ARMv7-M 3.5 G + 4, ARMv6-M 6 G + 6.
-Obligations: the sums of |w| (`group_of`), and the requantization's proof.
+Obligations: the sums of |w| (`group_of`), and the requantization's proof; channels without one come last, in C.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.step import Optimize, Source
 from edgeq.codegen.variants.dsp.common import as_words, function
 from edgeq.codegen.variants.scalar.common import LongForm, TwoProducts
+from edgeq.codegen.variants.scalar.requantize import clamped
 
 GROUPS = (16, 8, 4, 2)
 _UNROLL: dict[Optimize, int] = {"speed": 64, "balanced": 32, "ram": 16, "flash": 16}
@@ -67,7 +68,7 @@ def sections(weights: Ints, bias: Ints, form: Form) -> list[Section]:
     groups = group_of(weights)
     found = []
     for group in GROUPS:
-        chosen = np.flatnonzero(groups == group)
+        chosen = np.flatnonzero((groups == group) & form.proven)
         if not len(chosen):
             continue
         taps = _padded(weights[:1], group).shape[1]
@@ -76,6 +77,12 @@ def sections(weights: Ints, bias: Ints, form: Form) -> list[Section]:
         build = _armv7m if isinstance(form, LongForm) else _armv6m
         words, walked = build(chosen, rows, np.stack([start, bias], axis=1)[chosen], form)  # type: ignore[arg-type]
         found.append(Section(group, taps, words, walked))
+    general = np.flatnonzero(~form.proven)
+    if len(general):
+        exact = form.exact
+        ends = np.stack([bias, exact.multiplier, exact.exponent, np.arange(len(bias))], axis=1)[general]
+        words = as_words(np.concatenate([ends, _bytes_as_words(weights[general])], axis=1))
+        found.append(Section(1, weights.shape[1], words, words.size))
     return found
 
 
@@ -203,8 +210,50 @@ def _armv6m_lines(section: Section, form: TwoProducts, chunk: int) -> Iterator[s
                 "    mov r11, r7", "    pop {r4-r7, pc}")  # fmt: skip
 
 
+def _general_kernel(section: Section, form: Form) -> tuple[str, Source, int]:
+    """The channels without a proven form, in C."""
+    exact, taps = form.exact, section.taps
+    limits = "_".join(str(limit + 128) for limit in (exact.zero_point, exact.minimum, exact.maximum))
+    name = f"edgeq_gemm_4x1_s8_tflm_k{taps}_{limits}"
+    prototype = f"void {name}(const int32_t *x, int8_t *y, int32_t step, const int32_t *stream, const int32_t *end);"
+    text = f"""#include <stdint.h>
+#include "edgeq/arithmetic.h"
+
+{prototype}
+
+static inline int8_t requantize(int32_t acc, const int32_t *p) {{
+    int32_t value = edgeq_requantize(acc, p[1], -p[2]);
+    {clamped(exact)}
+}}
+
+/* Four pixels by one channel at a time, K = {taps}, for channels without a proven short form: TFLM's steps.
+ * A word of x holds two pixels, x0 + 65536 x1. stream: start value, multiplier, exponent, channel, weights. */
+{prototype[:-1]} {{
+    for (; stream != end; stream += {4 + -(-taps // 4)}) {{
+        const int8_t *w = (const int8_t *)(stream + 4);
+        int32_t a = stream[0], b = a, c = a, d = a;
+        for (int32_t k = 0; k < {taps}; k++) {{
+            const int32_t one = x[2 * k], two = x[2 * k + 1];
+            a += w[k] * (int16_t)one;
+            b += w[k] * ((one - (int16_t)one) >> 16);
+            c += w[k] * (int16_t)two;
+            d += w[k] * ((two - (int16_t)two) >> 16);
+        }}
+        int8_t *to = y + stream[3];
+        to[0] = requantize(a, stream);
+        to[step] = requantize(b, stream);
+        to[2 * step] = requantize(c, stream);
+        to[3 * step] = requantize(d, stream);
+    }}
+}}
+"""
+    return name, Source(name.removeprefix("edgeq_"), text, prototype), 260
+
+
 def kernel(section: Section, form: Form, optimize: Optimize) -> tuple[str, Source, int]:
     """The function's name, its source, and its estimated code bytes."""
+    if section.group == 1:
+        return _general_kernel(section, form)
     chunk = _chunk(section.taps, section.group, optimize)
     short = isinstance(form, TwoProducts)
     core = f"armv6m_f{form.fine_bits}d{form.drop}" if isinstance(form, TwoProducts) else "armv7m"
@@ -230,6 +279,9 @@ def cost(found: list[Section], form: Form, blocks: int) -> float:
     """Executed instructions of the micro-kernels for `blocks` times four pixels."""
     total = 0.0
     for section in found:
+        if section.group == 1:
+            total += section.words.size // (4 + -(-section.taps // 4)) * (26 * section.taps + 300) + 30
+            continue
         groups = section.taps / section.group
         if isinstance(form, TwoProducts):
             channels, each, end = section.walked // 11, 6 * section.taps + 6 * groups, 95 if form.plain else 115
