@@ -143,37 +143,108 @@ def sections(rows: Sequence[Row]) -> str:
 
 
 _REMEDY = {
-    "loads": "keep more operands in registers: larger blocks of pixels and channels, where registers allow",
-    "stores": "pack results before they are stored",
-    "requantization": "more channels that share a shift, or that are proven to need the short form only",
-    "layout": "widen each value fewer times: share expanded inputs and weights between more outputs",
-    "branches": "longer unrolled runs, fewer calls per pixel",
-    "arithmetic": "the portable kernels' address arithmetic and sums: a kernel for this shape and core",
+    (
+        "gemm",
+        "dsp",
+        "loads",
+    ): "2 of the micro-kernel's 12 instructions for 16 MACs; a larger block has no registers left",
+    ("gemm", "dsp", "layout"): "2 of the micro-kernel's 12 instructions for 16 MACs unpack weights (SXTB16): 16-bit "
+    "halves in flash, at twice the bytes, need none, but load twice as much",
+    ("gemv", "dsp", "layout"): "the SXTB16 of weights, once for 4 MACs with one row: 16-bit halves in flash, at twice "
+    "the bytes, need none, but load twice as much",
+    ("mve", "mve", "loads"): "one more block of pixels a pass shares every load of weights",
+    ("gemm", "armv7m", "arithmetic"): "the additions that keep two sums apart: larger groups of taps",
+    ("gemm", "armv6m", "arithmetic"): "the additions that keep two sums apart: larger groups of taps",
+    ("dot", "armv7m", "loads"): "9 of the loop's 17 instructions for 8 MACs: two units' weights in one multiplication",
+    ("dot", "armv6m", "arithmetic"): "two units' weights in one multiplication, as the convolutions do with pixels",
 }
+"""Of a kernel's kind, the core's family and a class: what lowers it."""
+_PER_MAC = {"armv7m": (3.5, 4), "armv6m": (6, 6)}
+"""Cost of a group of G taps by four pixels: a G + b instructions (edgeq/codegen/variants/scalar/gemm.py)."""
+
+
+def _family(row: Row) -> str:
+    return {M4: "dsp", M55: "mve", M3: "armv7m", M0: "armv6m"}[row["board"]]
+
+
+def _own(layer: Row, family: str) -> bool:
+    return family in layer["kernel"] or layer["kernel"].endswith("_scalar")
+
+
+def _portable(row: Row) -> tuple[float, str]:
+    """The layer in portable C that costs most beyond what the row's own kernels need a MAC, or a byte."""
+    family = _family(row)
+    own = [layer["instructions"] / layer["macs"] for layer in row["layers"] if layer["macs"] and _own(layer, family)]
+    rate = max(own, default=0.0)
+    found = [
+        (layer["instructions"] - rate * layer["macs"], i, layer)
+        for i, layer in enumerate(row["layers"])
+        if not _own(layer, family)
+    ]
+    saved, i, layer = max(found, key=lambda one: one[0], default=(0.0, 0, {}))
+    if saved <= 0:
+        return 0.0, ""
+    return (
+        saved,
+        f"layer {i} {layer['name']} is portable C, {layer['instructions']:,} instructions: a kernel of its own",
+    )
+
+
+def _groups(row: Row) -> tuple[float, str]:
+    """On cores without DSP: sections that separate two sums every 2 taps, were it every 4."""
+    family = _family(row)
+    if family not in _PER_MAC:
+        return 0.0, ""
+    count = sum(n for function, n in row["functions"].items() if "_g2_" in function)
+    a, b = _PER_MAC[family]
+    saved = count * (1 - (4 * a + b) / 2 / (2 * a + b))
+    return saved, (
+        f"sections of groups of 2 taps execute {count:,}: scales that let 4 weights sum to 255 at most "
+        "(weight clipping in training, or an order of taps that balances them)"
+    )
+
+
+def _same_kernel(row: Row) -> tuple[float, str]:
+    """The layer that costs most beyond the rate of the best layer with the same kernel (MVE: of the same operator)."""
+    best: dict[str, float] = {}
+    layers = [(i, layer) for i, layer in enumerate(row["layers"]) if layer["macs"]]
+    alike: Callable[[Row], str] = lambda layer: layer["name" if _family(row) == "mve" else "kernel"]  # noqa: E731
+    for _, layer in layers:
+        rate = layer["instructions"] / layer["macs"]
+        best[alike(layer)] = min(best.get(alike(layer), rate), rate)
+    found = [(layer["instructions"] - best[alike(layer)] * layer["macs"], i, layer) for i, layer in layers]
+    saved, i, layer = max(found, key=lambda one: one[0], default=(0.0, 0, {}))
+    if saved <= 0:
+        return 0.0, ""
+    rate = layer["instructions"] / layer["macs"]
+    return saved, (
+        f"layer {i} {layer['name']} takes {rate:.2f} a MAC, the best with {alike(layer)} "
+        f"{best[alike(layer)]:.2f}: longer rows or sums would bring it near"
+    )
+
+
+def _class(row: Row) -> str:
+    """The largest class beside MACs: its count a MAC, the function that executes most, what lowers it."""
+    extra = {c: n for c, n in row["classes"].items() if c != "MACs"}
+    most = max(extra, key=lambda c: extra[c])
+    macs = sum(layer["macs"] for layer in row["layers"])
+    function, count = max(row["functions"].items(), key=lambda one: one[1])
+    remedy = _REMEDY.get((_function(function, row["model"]).split("_")[0], _family(row), most), "")
+    return (
+        f"{most} {_percent(extra[most], row['instructions'])}, {extra[most] / macs:.2f} a MAC; most run in "
+        f"{_function(function, row['model'])} ({_percent(count, row['instructions'])})"
+        + (f": {remedy}" if remedy else "")
+    )
 
 
 def following(rows: Sequence[Row]) -> str:
-    """The next improvement of every row: the largest class beyond MACs, and the layer farthest above the rest."""
+    """The next improvement of every row: of what the counts show, that which would save most, and the largest class."""
     lines = []
     for row in rows:
-        extra = {c: n for c, n in row["classes"].items() if c != "MACs"}
-        most = max(extra, key=lambda c: extra[c])
-        layers = [layer for layer in row["layers"] if layer["macs"]]
-        if not layers:
-            continue
-        best = min(layer["instructions"] / layer["macs"] for layer in layers)
-        excess: Callable[[Row], float] = lambda layer, best=best: layer["instructions"] - best * layer["macs"]  # noqa: E731
-        farthest = max(layers, key=excess)
-        lines.append(
-            [row["model"], _place(row), f"{most}, {_percent(extra[most], row['instructions'])}: {_REMEDY[most]}",
-             f"{row['layers'].index(farthest)} {farthest['name']}: {excess(farthest):,.0f} instructions"]
-        )  # fmt: skip
-    head = [
-        "model",
-        "core, goal",
-        "largest class beside MACs, and what would lower it",
-        "layer farthest above the best",
-    ]
+        saved, text = max((_portable(row), _groups(row), _same_kernel(row)), key=lambda one: one[0])
+        first = f"{text}; about {saved:,.0f} ({_percent(saved, row['instructions'])})" if text else ""
+        lines.append([row["model"], _place(row), first, _class(row)])
+    head = ["model", "core, goal", "what would save most, and how much at best", "largest class beside MACs"]
     return _grid(head, lines)
 
 
@@ -243,8 +314,9 @@ By function, those with most:
 {sections(rows)}
 ## What would be next
 
-From these counts: the largest class beside MACs; and by how much a layer exceeds what the model's best layer needs for
-as many MACs.
+From these counts: a layer in portable C against the core's own kernels, groups of 2 taps against groups of 4 (cores
+without DSP), a layer against the best one with the same kernel; the largest of the three. And the largest class of
+instructions beside MACs, with what would lower it.
 
 {following(rows)}
 ## Per layer
