@@ -1,7 +1,3 @@
 #include "edgeq/choice.h"
 
-void edgeq_cast_s32_f32(const int32_t *input, float *output, int32_t count) {
-    for (int32_t i = 0; i < count; i++) {
-        output[i] = (float)input[i];
-    }
-}
+EDGEQ_CAST(edgeq_cast_s32_f32, int32_t, float, x)

@@ -1,7 +1,3 @@
 #include "edgeq/choice.h"
 
-void edgeq_cast_s8_f32(const int8_t *input, float *output, int32_t count) {
-    for (int32_t i = 0; i < count; i++) {
-        output[i] = (float)input[i];
-    }
-}
+EDGEQ_CAST(edgeq_cast_s8_f32, int8_t, float, x)

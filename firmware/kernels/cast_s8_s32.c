@@ -1,7 +1,3 @@
 #include "edgeq/choice.h"
 
-void edgeq_cast_s8_s32(const int8_t *input, int32_t *output, int32_t count) {
-    for (int32_t i = 0; i < count; i++) {
-        output[i] = input[i];
-    }
-}
+EDGEQ_CAST(edgeq_cast_s8_s32, int8_t, int32_t, x)

@@ -1,7 +1,3 @@
 #include "edgeq/choice.h"
 
-void edgeq_cast_u8_f32(const uint8_t *input, float *output, int32_t count) {
-    for (int32_t i = 0; i < count; i++) {
-        output[i] = (float)input[i];
-    }
-}
+EDGEQ_CAST(edgeq_cast_u8_f32, uint8_t, float, x)

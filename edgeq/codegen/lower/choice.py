@@ -195,15 +195,15 @@ def arg_extremum(node: Node) -> Iterator[Step]:
     yield _one(node, "arg_extremum_s8", call, (Struct("params", "arg_params", fields),))
 
 
-_CASTS = {TensorType.INT8: "s8", TensorType.INT32: "s32", TensorType.FLOAT32: "f32", TensorType.BOOL: "u8"}
+_CASTS = {kind: SUFFIX[kind] for kind in (TensorType.INT8, TensorType.INT16, TensorType.INT32, TensorType.FLOAT32)}
+_CASTS[TensorType.BOOL] = "u8"
 
 
 @lowering("CAST")
 def cast(node: Node) -> Iterator[Step]:
-    """Between int8, int32, float32 and bool by C's conversions; float32 beyond the range takes the nearest value."""
+    """Between int8, int16, int32, float32 and bool as C converts; floats beyond the range take the nearest value."""
     source, result = node.input(0), node.output()
-    require(node, source, types=tuple(_CASTS))
-    require(node, result, types=(TensorType.INT8, TensorType.INT32, TensorType.FLOAT32))
+    require(node, source, result, types=tuple(_CASTS))
     if source.type is result.type:
         raise Unsupported("It casts to its own type.")
     kernel = f"cast_{_CASTS[source.type]}_{_CASTS[result.type]}"

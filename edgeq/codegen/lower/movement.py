@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -350,6 +351,13 @@ def gather(node: Node) -> Iterator[Step]:
     constants.append(Struct("params", "gather_params", fields))
     call = f"edgeq_gather(&{{params}}, {place}, {where}, {{t{result.index}}});"
     yield _step(node, [source, indices], [result], [call], constants, kernels=("gather",))
+
+
+@lowering("EMBEDDING_LOOKUP")
+def embedding_lookup(node: Node) -> Iterator[Step]:
+    """GATHER of rows; the indices come first."""
+    indices, table = node.operator.inputs
+    yield from gather(replace(node, operator=replace(node.operator, inputs=(table, indices), options={"axis": 0})))
 
 
 @lowering("FILL", "ZEROS_LIKE")

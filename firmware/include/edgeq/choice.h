@@ -57,13 +57,34 @@ typedef struct {
 
 void edgeq_arg_extremum_s8(const edgeq_arg_params *p, const int8_t *input, int32_t *output);
 
+/* The definition of a cast: each element x becomes `expression`. A float beyond the range takes the nearest value; u8
+ * is a bool. */
+#define EDGEQ_CAST(name, from, to, expression)                                                                         \
+    void name(const from *input, to *output, int32_t count) {                                                          \
+        for (int32_t i = 0; i < count; i++) {                                                                          \
+            const from x = input[i];                                                                                   \
+            output[i] = (to)(expression);                                                                              \
+        }                                                                                                              \
+    }
+
+void edgeq_cast_s8_s16(const int8_t *input, int16_t *output, int32_t count);
 void edgeq_cast_s8_s32(const int8_t *input, int32_t *output, int32_t count);
 void edgeq_cast_s8_f32(const int8_t *input, float *output, int32_t count);
+void edgeq_cast_s8_u8(const int8_t *input, uint8_t *output, int32_t count);
+void edgeq_cast_s16_s8(const int16_t *input, int8_t *output, int32_t count);
+void edgeq_cast_s16_s32(const int16_t *input, int32_t *output, int32_t count);
+void edgeq_cast_s16_f32(const int16_t *input, float *output, int32_t count);
+void edgeq_cast_s16_u8(const int16_t *input, uint8_t *output, int32_t count);
 void edgeq_cast_s32_s8(const int32_t *input, int8_t *output, int32_t count);
+void edgeq_cast_s32_s16(const int32_t *input, int16_t *output, int32_t count);
 void edgeq_cast_s32_f32(const int32_t *input, float *output, int32_t count);
+void edgeq_cast_s32_u8(const int32_t *input, uint8_t *output, int32_t count);
 void edgeq_cast_f32_s8(const float *input, int8_t *output, int32_t count);
+void edgeq_cast_f32_s16(const float *input, int16_t *output, int32_t count);
 void edgeq_cast_f32_s32(const float *input, int32_t *output, int32_t count);
+void edgeq_cast_f32_u8(const float *input, uint8_t *output, int32_t count);
 void edgeq_cast_u8_s8(const uint8_t *input, int8_t *output, int32_t count);
+void edgeq_cast_u8_s16(const uint8_t *input, int16_t *output, int32_t count);
 void edgeq_cast_u8_s32(const uint8_t *input, int32_t *output, int32_t count);
 void edgeq_cast_u8_f32(const uint8_t *input, float *output, int32_t count);
 

@@ -75,6 +75,14 @@ def test_gather_in_batches(shape: tuple[int, ...], count: int, data: Any) -> Non
     np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape))
 
 
+def test_embedding_lookup() -> None:
+    table = T((7, 4), data=np.arange(28), **SCALE)
+    graph = model("EMBEDDING_LOOKUP", [T((3,), INT32), table], [T((3, 4), **SCALE)])
+    fed = [np.array([6, 0, 2], np.int32)]
+    got = run(graph, [fed])[0][0]
+    np.testing.assert_array_equal(got, Wheel(write_bytes(graph)).run(fed)[0].reshape(got.shape))
+
+
 def test_fill() -> None:
     """TFLM's ZEROS_LIKE writes 0 also where the zero point stands for it."""
     graph = model("FILL", [ints([2, 3]), T((), data=[7], **SCALE)], [T((2, 3), **SCALE)])

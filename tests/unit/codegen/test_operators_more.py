@@ -10,7 +10,7 @@ import pytest
 from bundles import Wheel
 from hypothesis import given
 from hypothesis import strategies as st
-from single import FLOAT32, INT8, INT32, T, model, outputs_of, run, same_as_wheel, values
+from single import FLOAT32, INT8, INT16, INT32, T, model, outputs_of, run, same_as_wheel, values
 from test_operators import activations, few, noise, pairs, scales, seeds, sizes, zeros
 
 from edgeq.graph import Graph, TensorType, write_bytes
@@ -171,12 +171,19 @@ def test_select(case: Any, seed: int) -> None:
 
 
 @few
-@pytest.mark.parametrize("target", [INT8, INT32, FLOAT32])
-@pytest.mark.parametrize("source", [INT8, INT32, FLOAT32])
-@given(count=st.integers(1, 9))
+@pytest.mark.parametrize("target", [INT8, INT16, INT32, FLOAT32, BOOL])
+@pytest.mark.parametrize("source", [INT8, INT16, INT32, FLOAT32, BOOL])
+@given(count=st.integers(2, 9))
 def test_cast(source: TensorType, target: TensorType, count: int) -> None:
-    if source is not target:
-        same_as_wheel(model("CAST", [T((count,), source)], [T((count,), target)]), (2, 3))
+    if source is target:
+        return
+    graph = model("CAST", [T((count,), source)], [T((count,), target)])
+    if BOOL not in (source, target):
+        same_as_wheel(graph, (2, 3))
+        return
+    fed = np.resize(np.array([0, 1], source.dtype), count) if source is BOOL else values(graph, 2)[0]
+    fed[0] = 0
+    np.testing.assert_array_equal(run(graph, [[fed]])[0][0], fed.astype(bool).astype(target.dtype))
 
 
 @few
