@@ -83,7 +83,7 @@ def run(graph: Graph, vectors: list[list[np.ndarray]]) -> list[list[np.ndarray]]
     board = os.environ.get("EDGEQ_BOARD")
     with tempfile.TemporaryDirectory() as place:
         if board:
-            return emulated.run(graph, vectors, board, Path(place))[0]
+            return emulated.run(graph, vectors, board, Path(place))
         ours = build(graph, Path(place))
         return [[a.copy() for a in ours.run(vector)] for vector in vectors]
 

@@ -52,7 +52,10 @@ def function(name: str, comment: str, lines: Iterable[str]) -> str:
 
 
 def requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
-    """The exact function of a convolution-like operator with weights [channels, taps]; None where it shifts left."""
+    """The exact function of a convolution-like operator with weights [channels, taps].
+
+    None where it shifts left, or where the activation leaves a single result.
+    """
     return node.once(("requantization", flat.shape), lambda: _requantization(node, constants, flat))
 
 
@@ -62,6 +65,8 @@ def _requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> R
         return None
     low, high = accumulator_bounds(flat, constants.bias, zero_point(source))
     minimum, maximum = activation_range(node, result)
+    if minimum == maximum:
+        return None
     return Requantization(
         multiplier=constants.multipliers.astype(np.int64),
         exponent=-constants.shifts.astype(np.int64),
