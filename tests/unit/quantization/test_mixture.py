@@ -355,3 +355,65 @@ def test_published_models_as_mixtures(
     assert layer_map.read_beside(tmp_path / "bundle" / "golden" / "model.tflite", report.sha256) == told
     [checked] = api.check(out, ["nucleo-h743zi"])
     assert not [f for f in checked.findings if f.rule == "operator-not-supported"]
+
+
+def _recurrent() -> Any:
+    import keras
+
+    made = keras.layers
+    inputs = keras.Input((6, 4))
+    z = made.Bidirectional(made.LSTM(5, return_sequences=True), name="both")(inputs)
+    z = made.GRU(4, return_sequences=True, name="gru")(z)
+    return keras.Model(inputs, made.Dense(3, name="head")(made.Flatten(name="flat")(z)))
+
+
+def _attention() -> Any:
+    import keras
+
+    made = keras.layers
+    inputs = keras.Input((6, 8))
+    z = made.Add(name="join")([inputs, made.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)])
+    return keras.Model(inputs, made.Dense(3, name="head")(made.Flatten(name="flat")(z)))
+
+
+def _pictures() -> Any:
+    import keras
+
+    made = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    z = made.SeparableConv2D(6, 3, name="separable")(inputs)
+    z = made.LeakyReLU(name="leaky")(made.Conv2DTranspose(4, 3, strides=2, name="up")(z))
+    z = made.Activation("gelu", name="gelu")(made.UpSampling2D(2, name="larger")(made.Cropping2D(1, name="crop")(z)))
+    return keras.Model(inputs, made.Dense(3, activation="sigmoid", name="head")(made.GlobalMaxPooling2D(name="top")(z)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [_recurrent, _attention, _pictures])
+def test_any_mixture_computes_what_float_computes(network: Callable[[], Any], tmp_path: Path) -> None:
+    import keras
+
+    from edgeq.quantization import float_model, mixture, tflite_converter
+
+    keras.utils.set_random_seed(0)
+    made = float_model.Lowered(float_model.from_keras(network()))
+    tflite = tflite_converter.to_float32(made, tmp_path / "saved")
+    graph = read_bytes(tflite)
+    shape = graph.tensor(graph.inputs[0]).shape
+    x = np.random.default_rng(0).normal(size=(24, *shape[1:])).astype(np.float32)
+    samples = [[v[None]] for v in x]
+    ranges = collect(tflite, graph, samples, histograms=False).ranges
+    expected = outputs_of(tflite, graph, [[v] for v in x])[0]
+    names = sorted({path for op in graph.operators for path in made.origins.of(graph, op)})
+    rng = np.random.default_rng(5)
+    for _ in range(8):
+        default = str(rng.choice(["int8", "int16x8", "float32"]))
+        chosen = rng.choice(names, size=max(1, len(names) // 2), replace=False)
+        patterns = {str(n): str(rng.choice(["int8", "int16x8", "float32", "float16"])) for n in chosen}
+        io = rng.choice(np.array([None, "int8", "int16", "float32"], object))
+        schemes = mixture.assign(graph, made.origins, default, patterns)
+        result = mixture.quantize(tflite, graph, schemes, ranges=ranges, samples=samples, io=io)
+        quantized = read_bytes(result)
+        mixture.require(quantized, graph, schemes)
+        error = outputs_of(result, quantized, [[v] for v in x])[0] - expected
+        ratio = 10 * np.log10(np.sum(expected**2) / np.sum(error**2))
+        assert ratio > 20, (default, patterns, io)

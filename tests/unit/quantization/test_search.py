@@ -155,6 +155,22 @@ def _searched(convert: Callable[..., Any], digits: Any, out: Path, **fields: Any
     return convert(model, out, data=x[:100], eval_data=(x[1200:1500], y[1200:1500]), calibration="minmax", search=goal)
 
 
+def _assert_files(report: Any, tmp_path: Path) -> None:
+    """A table, and a page without anything from elsewhere."""
+    from edgeq.report.search_html import search_files
+
+    place = tmp_path / "<b>digits.tflite"
+    files = {path.suffix: content.decode() for path, content in search_files(report, place).items()}
+    document = json.loads(files[".json"])
+    assert document["schema"] == "edgeq.search/1"
+    assert document["sha256"] == report.sha256
+    page = files[".html"]
+    assert page.count("<circle") == sum(t["runs"] for t in document["trials"])
+    assert "&lt;b&gt;digits" in page
+    assert "<b>" not in page
+    assert not [word for word in ("http:", "https:", "<script", "src=") if word in page]
+
+
 @pytest.mark.tensorflow
 def test_the_result_holds_the_goal_and_can_be_made_again(
     inline: Callable[..., Any], digits: Any, tmp_path: Path
@@ -191,25 +207,7 @@ def test_the_result_holds_the_goal_and_can_be_made_again(
         io="int8",
     )
     assert again.sha256 == report.sha256
-
-
-@pytest.mark.tensorflow
-def test_the_report_is_a_table_and_a_page_without_anything_from_elsewhere(
-    inline: Callable[..., Any], digits: Any, tmp_path: Path
-) -> None:
-    from edgeq.report.search_html import search_files
-
-    report = _searched(inline, digits, tmp_path / "digits.tflite", jobs=1)
-    place = tmp_path / "<b>digits.tflite"
-    files = {path.suffix: content.decode() for path, content in search_files(report, place).items()}
-    document = json.loads(files[".json"])
-    assert document["schema"] == "edgeq.search/1"
-    assert document["sha256"] == report.sha256
-    page = files[".html"]
-    assert page.count("<circle") == sum(t["runs"] for t in document["trials"])
-    assert "&lt;b&gt;digits" in page
-    assert "<b>" not in page
-    assert not [word for word in ("http:", "https:", "<script", "src=") if word in page]
+    _assert_files(report, tmp_path)
 
 
 @pytest.mark.tensorflow
