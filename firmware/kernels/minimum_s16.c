@@ -1,12 +1,3 @@
 #include "edgeq/elementwise.h"
 
-void edgeq_minimum_s16(const edgeq_broadcast *p, const int16_t *a, const int16_t *b, int16_t *output) {
-    edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};
-    do {
-        for (int32_t i = 0; i < p->size[4]; i++) {
-            const int16_t x = a[at.a + i * p->a_stride[4]];
-            const int16_t y = b[at.b + i * p->b_stride[4]];
-            *output++ = x < y ? x : y;
-        }
-    } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));
-}
+EDGEQ_PICK(edgeq_minimum_s16, int16_t, <)

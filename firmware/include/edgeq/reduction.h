@@ -36,6 +36,22 @@ static inline int edgeq_step(const int32_t size[4], const int32_t stride[4], int
 
 void edgeq_sum_s8(const edgeq_sum_params *p, const int8_t *input, int8_t *output);
 void edgeq_sum_s16(const edgeq_sum_params *p, const int16_t *input, int16_t *output);
+/* The definition of a kernel that takes the value which stands in `relation` to all others. */
+#define EDGEQ_REDUCE_PICK(name, type, relation)                                                                        \
+    void name(const edgeq_reduce_params *p, const type *input, type *output) {                                         \
+        int32_t kept[4] = {0, 0, 0, 0};                                                                                \
+        int32_t reduced[4] = {0, 0, 0, 0};                                                                             \
+        int32_t base = 0;                                                                                              \
+        do {                                                                                                           \
+            int32_t at = base;                                                                                         \
+            type best = input[at];                                                                                     \
+            do {                                                                                                       \
+                best = input[at] relation best ? input[at] : best;                                                     \
+            } while (edgeq_step(p->reduced_size, p->reduced_stride, reduced, &at));                                    \
+            *output++ = best;                                                                                          \
+        } while (edgeq_step(p->kept_size, p->kept_stride, kept, &base));                                               \
+    }
+
 void edgeq_reduce_max_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
 void edgeq_reduce_max_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
 void edgeq_reduce_min_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
