@@ -20,12 +20,14 @@ from edgeq.device.ports import open_port
 from edgeq.device.session import Session
 from edgeq.device.state import state_directory
 from edgeq.device.virtual import power_on
-from edgeq.errors import LinkError, UsageError
+from edgeq.errors import DeviceError, LinkError, UsageError
 from edgeq.measure import Computed
 from edgeq.progress import Progress, silent
 from edgeq.toolchain import Image, build, read_manifest
 
 _PORT_RETURNS_S = 15.0
+_UNVERIFIED = {"no-answer", "corrupted-frames", "wrong-board", "wrong-model", "agent-version"}
+"""Errors of the link that mean something else right behind the flash tool's success."""
 _BUILDING = threading.Lock()
 """Threads that measure several boards want the same image of the reference."""
 
@@ -74,7 +76,8 @@ def flash(
 ) -> FlashReport:
     """Build `bundle_dir` for `board`, flash it, verify by its own word that board and model are the ones expected.
 
-    Errors: the toolchain's (`compiler-not-found`, `build-failed`, `image-too-large`), then the link's. A virtual board
+    Errors: the toolchain's (`compiler-not-found`, `build-failed`, `image-too-large`), the flash tool's, the link's;
+    `flash-not-verified` where a real board answers with something else than the image, or not at all. A virtual board
     keeps its previous image if the new one does not answer.
     """
     virtual = board.flash.method == "virtual"
@@ -95,11 +98,26 @@ def flash(
     if manifest.options.agent == "mlperf":
         hello, line = None, _mlperf_verified(board, port, image, manifest.name)
     else:
-        with _connect_again(board, port, image) as session:
-            session.expect(model_sha256=image.model_sha256)
-            hello, line = session.info, session.transport.name
+        try:
+            with _connect_again(board, port, image) as session:
+                session.expect(model_sha256=image.model_sha256)
+                hello, line = session.info, session.transport.name
+        except DeviceError as error:
+            if virtual or error.code not in _UNVERIFIED:
+                raise
+            raise _not_verified(board, error) from error
     Flashed(image, (bundle_dir / "manifest.json").read_bytes()).store(board.id)
     return FlashReport(board.id, board.name, board.flash.method, line, image, hello)
+
+
+def _not_verified(board: Board, error: DeviceError) -> DeviceError:
+    return DeviceError(
+        "flash-not-verified",
+        f"The image was written to the {board.name}, but the board does not answer with it.",
+        where=error.where,
+        why=error.what,
+        try_=("Press the board's reset button and run edgeq bench.", "Flash again; if it stays, see: edgeq doctor"),
+    )
 
 
 @contextmanager

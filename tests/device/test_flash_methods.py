@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from glitchy_board import glitchy_board
+from tiny_bundle import write_tiny_bundle
 
 from edgeq.boards import load_board
+from edgeq.device import flash
 from edgeq.device.methods import intel_hex, put
-from edgeq.errors import BoardError, ToolError
-from edgeq.toolchain import Image, Sizes
+from edgeq.errors import BoardError, DeviceError, OutputError, ToolError
+from edgeq.toolchain import Image, Sizes, build
 
 CONTENT = bytes(range(256)) * 5
 
@@ -95,6 +99,64 @@ def test_a_failure_says_what_the_flash_holds(
     assert caught.value.why == "no such chip"
     assert caught.value.exit_status == 3
     assert len(json.loads(log.read_text())) == fails_at
+
+
+@posix
+def test_a_tool_that_dies_while_it_writes(tmp_path: Path, tools: Path) -> None:
+    """As when the power of a probe goes: no exit status, no words; the next flash works."""
+    log = install(tools, "bossac", fails_at=2)
+    script = tools / "bossac"
+    script.write_text(
+        script.read_text().replace('sys.stderr.write("no such chip\\n")', "import os; os.kill(os.getpid(), 9)")
+    )
+    board = load_board("arduino-nano-33-ble-sense")
+    with pytest.raises(ToolError) as caught:
+        put(image_for(board.id, tmp_path, 0x10000), board, "/dev/here")
+    assert (caught.value.code, caught.value.exit_status) == ("flash-failed", 3)
+    assert "half" in caught.value.what
+    assert "-9" in (caught.value.why or "")
+    put(image_for(board.id, tmp_path, 0x10000), board, "/dev/here")
+    assert len(json.loads(log.read_text())) == 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_volume_that_goes_away_in_mid_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    volume = tmp_path / "RPI-RP2"
+    volume.mkdir()
+    (volume / "INFO_UF2.TXT").write_text("UF2 Bootloader v3.0\nModel: Raspberry Pi RP2\nBoard-ID: RPI-RP2\n")
+    monkeypatch.setattr("edgeq.device.methods._volumes", lambda: iter([volume]))
+    monkeypatch.setattr("edgeq.device.methods._VOLUME_WAIT_S", 0.0)
+    whole = Path.write_bytes
+
+    def cut(path: Path, data: bytes) -> int:
+        whole(path, data[: int(share * len(data))])
+        raise OSError(errno.EIO, "Input/output error")
+
+    board = load_board("raspberry-pi-pico")
+    image = image_for(board.id, tmp_path, board.regions("flash")[0].start)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", cut)
+        with pytest.raises(OutputError) as caught:
+            put(image, board, None)
+    assert (caught.value.code, caught.value.exit_status) == ("flash-failed", 3)
+    assert "half" in caught.value.what
+    put(image, board, None)
+    assert (volume / "edgeq.uf2").stat().st_size == 512 * 5
+
+
+@posix
+def test_a_board_that_answers_with_something_else_after_flashing(
+    tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool is content, and still another board's firmware answers: no success, and no advice to flash first."""
+    monkeypatch.setenv("EDGEQ_STATE", str(tmp_path / "state"))
+    install(tools, "bossac")
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    other = build(bundle, load_board("host"), tmp_path / "host")
+    with glitchy_board(other.elf) as port, pytest.raises(DeviceError) as caught:
+        flash(bundle, load_board("arduino-nano-33-ble-sense"), port=port)
+    assert (caught.value.code, caught.value.exit_status) == ("flash-not-verified", 3)
+    assert "host" in (caught.value.why or "")
 
 
 @posix
