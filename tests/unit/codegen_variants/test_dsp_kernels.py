@@ -18,6 +18,7 @@ from single import INT8, INT32, T, model
 from edgeq.boards import load_board
 from edgeq.codegen import emit, plan, write_bundle
 from edgeq.codegen.variants.dsp.elementwise import exact_sums, line
+from edgeq.codegen.variants.dsp.fully_connected import _before_bytes
 from edgeq.graph import Graph, write_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -205,7 +206,9 @@ def fully_connected(batches: int, depth: int, units: int, relu: bool) -> Graph:
     )
 
 
-FULLY_CONNECTED = [(1, 128, 44, True), (3, 20, 8, False), (1, 64, 61, False)]
+FULLY_CONNECTED = [(1, 128, 44, True), (3, 20, 8, False), (1, 64, 61, False), (4, 32, 16, False), (1, 127, 44, True)]
+SHORT = [(3, 21, 8, False), (2, 3, 5, False), (2, 1, 17, True)]
+"""Shapes for which only speed takes the kernel: rows are copied and padded."""
 
 
 @pytest.mark.parametrize("case", FULLY_CONNECTED, ids=str)
@@ -214,6 +217,21 @@ FULLY_CONNECTED = [(1, 128, 44, True), (3, 20, 8, False), (1, 64, 61, False)]
 @needs_tools
 def test_fully_connected(case: tuple, optimize: str, tmp_path: Path) -> None:
     same_in_qemu(fully_connected(*case), tmp_path, optimize=optimize)
+
+
+@pytest.mark.parametrize("case", SHORT, ids=str)
+@pytest.mark.qemu
+@needs_tools
+def test_fully_connected_of_any_depth(case: tuple, tmp_path: Path) -> None:
+    same_in_qemu(fully_connected(*case), tmp_path, optimize="speed")
+
+
+@pytest.mark.parametrize(("batches", "depth", "units"), [(1, 64, 61), (3, 20, 8), (4, 32, 16), (3, 5, 9), (2, 9, 9)])
+def test_outputs_never_lie_on_rows_that_are_still_read(batches: int, depth: int, units: int) -> None:
+    """With the output as far behind the input's start as allowed, row r's outputs end before row r + 1 begins."""
+    start = -_before_bytes(batches, depth, units)
+    for row in range(batches - 1):
+        assert start + (row + 1) * units <= (row + 1) * depth
 
 
 def addition(scales: tuple[float, float, float], zeros: tuple[int, int, int], relu: bool) -> Graph:

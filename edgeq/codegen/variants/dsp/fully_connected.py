@@ -11,7 +11,9 @@ Registers: r0 stream, r1 activations, r2-r3 weights, r4-r5 activations; r6 raw01
 r10 raw45, r11 low45, r12 raw67, lr low67. The frame holds activations, output, stream's end, requantization,
 activations' end.
 
-Obligations: `packable`; the tail's proof; K a multiple of 4; a single scale of the weights.
+A depth that is no multiple of 4 is padded: weights by zeros, the row in a copy in scratch.
+
+Obligations: `packable`; the tail's proof; a single scale of the weights.
 """
 
 from __future__ import annotations
@@ -125,11 +127,18 @@ def _driver(
 ) -> tuple[str, Source]:
     """The C around the kernel: rows, and the last units where they do not fill a group of 8."""
     batches, depth, units = size
-    rest = units % 8
-    group = 4 * depth // 2 + 8
+    rest, padded = units % 8, _even(depth)
+    group = 4 * padded // 2 + 8
     name = f"edgeq_fully_connected_s8_dsp_{batches}x{depth}x{units}_{'_'.join(kernel[0].rsplit('_', 3)[1:])}"
-    scratch = ", int32_t *words" if expand else ""
-    row, end = ("words", f"{expand[0]}(x, words, {depth})") if expand else ("x", f"x + {depth}")
+    scratch = ", int32_t *words" if expand or padded != depth else ""
+    begin = copy = ""
+    source = "x"
+    if padded != depth:
+        source = "copy"
+        begin = f"    int8_t *copy = (int8_t *)words{f' + {2 * padded}' if expand else ''};\n"
+        begin += f"    memset(copy + {depth}, 0, {padded - depth});\n"
+        copy = f"        memcpy(copy, x, {depth});\n"
+    row, end = ("words", f"{expand[0]}({source}, words, {padded})") if expand else (source, f"{source} + {padded}")
     prototype = (
         f"void {name}(const int8_t *x, int8_t *y, const int32_t *stream, const int32_t *requantization{scratch});"
     )
@@ -152,8 +161,8 @@ def _driver(
 
 /* Fully connected, {batches} x {depth} -> {units}. */
 {prototype[:-1]} {{
-    for (int32_t row = 0; row < {batches}; row++) {{
-        const {"int32_t" if expand else "int8_t"} *end = {end};
+{begin}    for (int32_t row = 0; row < {batches}; row++) {{
+{copy}        const {"int32_t" if expand else "int8_t"} *end = {end};
         {body}
         x += {depth};
         y += {units};
@@ -161,6 +170,21 @@ def _driver(
 }}
 """
     return name, Source(name.removeprefix("edgeq_"), text, prototype)
+
+
+def _even(depth: int) -> int:
+    """The depth padded to whole words."""
+    return depth + -depth % 4
+
+
+def _before_bytes(batches: int, depth: int, units: int) -> int:
+    """How many bytes before the input the output must start (for Overlap): a row is copied whole before it is written.
+
+    Then rows r + 1 on, which are still unread, must lie behind (r + 1) rows of outputs.
+    """
+    if batches == 1:
+        return -depth
+    return max(rows * (units - depth) for rows in (1, batches - 1))
 
 
 def _stream(flat: NDArray[np.int8], bias: Ints) -> NDArray[np.int32]:
@@ -209,11 +233,11 @@ def fully_connected(node: Node) -> Iterator[Step]:
     flat = constants.weights.reshape(units, depth)
     exact = requantization(node, constants, flat)
     filters = node.input(1).quantization
-    if exact is None or depth % 4 or source.elements % depth or filters is None or filters.per_channel:
+    if exact is None or source.elements % depth or filters is None or filters.per_channel:
         return
-    fill = -units % 8
+    fill, padded = -units % 8, _even(depth)
     exact = _padded(exact, fill)
-    flat = np.concatenate([flat, np.zeros((fill, depth), np.int8)])
+    flat = np.pad(flat, ((0, fill), (0, padded - depth)))
     folded = np.concatenate([constants.bias, np.zeros(fill, np.int64)]) - zero_point(source) * flat.astype(
         np.int64
     ).sum(axis=1)
@@ -227,7 +251,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
         return
     batches = source.elements // depth
     expand = _expand() if node.target.optimize == "speed" else None
-    kernel = _kernel(depth, end, node.target.optimize, expand is not None)
+    kernel = _kernel(padded, end, node.target.optimize, expand is not None)
     driver, driver_source = _driver((batches, depth, units), kernel[:2], expand)
     parameters = both.parameters if both.short is not None else both.parameters[:1]
     requantize = np.zeros(4, np.int64)
@@ -239,7 +263,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
         method=f"eight units at a time, {'general' if end.short is None else 'certified'} requantization",
         calls=(
             f"{driver}({{t{source.index}}}, {{t{result.index}}}, {{stream}}, {{requantization}}"
-            f"{', {scratch}' if expand else ''});",
+            f"{', {scratch}' if expand or padded != depth else ''});",
         ),
         inputs=(source.index,),
         outputs=(result.index,),
@@ -247,16 +271,17 @@ def fully_connected(node: Node) -> Iterator[Step]:
             Constant("stream", "int32_t", _stream(flat, end.bias)),
             Constant("requantization", "int32_t", as_words(requantize)),
         ),
-        scratch_bytes=2 * depth if expand else 0,
-        overlaps=(Overlap(source.index, result.index, max(-depth, (batches - 1) * (units - depth) - depth)),)
-        if expand
+        scratch_bytes=(2 * padded if expand else 0) + (padded if padded != depth else 0),
+        overlaps=(Overlap(source.index, result.index, _before_bytes(batches, depth, units)),)
+        if expand or padded != depth
         else (),
         emitted=(kernel[1], expand[1], driver_source) if expand else (kernel[1], driver_source),
         macs=batches * units * depth,
         cost=batches
         * (
-            len(flat) * ((0.92 if expand else 0.98) * depth + (7 if end.short is None else 4))
-            + (1.8 * depth if expand else 0)
+            len(flat) * ((0.92 if expand else 0.98) * padded + (7 if end.short is None else 4))
+            + (1.8 * padded if expand else 0)
+            + (0.7 * depth + 20 if padded != depth else 0)
         ),
         code_bytes=kernel[2] + 100,
     )
