@@ -30,7 +30,7 @@ class LayerLoss:
     share of the signal's power that this operator adds to its worst input's. `saturated` is the share of codes at
     either end of the range where float lies beyond it.
     `channel_spread` is the widest channel's magnitude over the median channel's; `low`, `high` the float range seen;
-    `fed_by` the tensors it reads.
+    `weight_low`, `weight_high` the range of its weights; `fed_by` the tensors it reads.
     """
 
     operator: int
@@ -45,6 +45,8 @@ class LayerLoss:
     low: float
     high: float
     weight_bits: int | None
+    weight_low: float | None
+    weight_high: float | None
     fed_by: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -116,8 +118,10 @@ def _loss(
     before = [ratio[t] for t in op.inputs if t in ratio]
     norm = float(np.linalg.norm(real) * np.linalg.norm(back))
     bits = None
+    span: tuple[float | None, float | None] = (None, None)
     if op.name in WEIGHTED:
-        bits = graph.tensor(op.inputs[1]).type.bits
+        weights = graph.tensor(op.inputs[1])
+        bits, span = weights.type.bits, _span(weights)
     return LayerLoss(
         op.index,
         op.name,
@@ -131,8 +135,22 @@ def _loss(
         float(real.min()),
         float(real.max()),
         bits,
+        *span,
         tuple(graph.tensor(t).name for t in op.inputs if t in ratio),
     )
+
+
+def _span(weights: Tensor) -> tuple[float | None, float | None]:
+    """The smallest and largest real value of constant weights, quantized or not."""
+    if weights.data is None:
+        return None, None
+    values = weights.data.astype(np.float64)
+    if weights.quantization is not None:
+        scale = np.asarray(weights.quantization.scale)
+        shape = [1] * values.ndim
+        shape[weights.quantization.quantized_dimension] = -1
+        values = values * (scale.reshape(shape) if weights.quantization.per_channel else scale)
+    return float(values.min()), float(values.max())
 
 
 def verdict(losses: Sequence[LayerLoss]) -> str:

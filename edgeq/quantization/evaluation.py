@@ -90,6 +90,7 @@ def compare(
     agreement: Quantity = Unknown("the outputs are not classes")
     accuracy_float: Quantity = Unknown("the data have no labels" if labels is None else "the outputs are not classes")
     accuracy: Quantity = accuracy_float
+    confusion = None
     if chosen is not None and chosen_float is not None:
         agreement = measured(np.mean(chosen == chosen_float), "fraction", basis)
         if labels is not None:
@@ -97,8 +98,17 @@ def compare(
                 np.mean(chosen_float == labels), "fraction", basis.replace("TFLite reference", "float")
             )
             accuracy = measured(np.mean(chosen == labels), "fraction", basis)
+            confusion = _confusion(labels, chosen, max(2, expected[0].shape[-1]))
     errors = tuple(_error(*entry, basis) for entry in zip(names, expected, actual, strict=True))
-    return Quality(count, measured_on, accuracy_float, accuracy, agreement, errors)
+    return Quality(count, measured_on, accuracy_float, accuracy, agreement, errors, confusion)
+
+
+def _confusion(labels: NDArray[np.int64], chosen: NDArray[np.int64], count: int) -> tuple[tuple[int, ...], ...] | None:
+    """Samples by label and chosen class; None where a label is none of the `count` classes."""
+    if labels.ndim != 1 or labels.min() < 0 or labels.max() >= count:
+        return None
+    counts = np.bincount(labels * count + chosen, minlength=count * count).reshape(count, count)
+    return tuple(tuple(int(n) for n in row) for row in counts)
 
 
 def is_probability(graph: Graph) -> bool:

@@ -43,7 +43,8 @@ class OutputError:
 class Quality:
     """The quantized model on the reference kernels against the float model, both fed the same samples.
 
-    `agreement` is the share of samples for which both choose the same class.
+    `agreement` is the share of samples for which both choose the same class. `confusion[i][j]` counts the samples of
+    label i for which the quantized model chose class j; None without labels.
     """
 
     samples: int
@@ -52,6 +53,7 @@ class Quality:
     accuracy_quantized: Quantity
     agreement: Quantity
     outputs: tuple[OutputError, ...]
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ def quality_json(quality: Quality) -> dict[str, object]:
             }
             for o in quality.outputs
         ],
+        "confusion": None if quality.confusion is None else [list(row) for row in quality.confusion],
     }
 
 

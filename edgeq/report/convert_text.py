@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from edgeq.measure import Quantity, Unknown
 from edgeq.quantization.report import ConversionReport, Quality, TensorIo
 from edgeq.report.boards_text import bytes_text
 from edgeq.report.search_html import search_paths, shown_trials
+
+_SHOWN_CLASSES = 16
 
 
 def render_conversion(console: Console, report: ConversionReport) -> None:
@@ -64,6 +66,19 @@ def _render_quality(console: Console, quality: Quality) -> None:
             f"mean {_number(output.mean_absolute)}, largest {_number(output.maximum)}, "
             f"signal to noise {_number(output.sqnr_db)} dB",
         )
+    console.print(table)
+    if quality.confusion is not None and len(quality.confusion) <= _SHOWN_CLASSES:
+        _render_confusion(console, quality.confusion)
+
+
+def _render_confusion(console: Console, confusion: Sequence[Sequence[int]]) -> None:
+    """Rows are labels, columns what the quantized model chose."""
+    table = Table("label", box=None, header_style="dim", title="label, and the class chosen", title_justify="left")
+    for column in range(len(confusion)):
+        table.add_column(str(column), justify="right")
+    for label, row in enumerate(confusion):
+        cells = [f"[bold]{n}[/]" if column == label else str(n) if n else "·" for column, n in enumerate(row)]
+        table.add_row(str(label), *cells)
     console.print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def test_the_numbers_are_those_of_the_definition(inline: Callable[..., Any], tmp
     cosine = np.sum(expected * actual) / np.linalg.norm(expected) / np.linalg.norm(actual)
     assert head["sqnr_db"] == pytest.approx(ratio, abs=0.05)
     assert head["cosine"] == pytest.approx(cosine, abs=1e-5)
+    kernel = np.asarray(model.get_layer("head").kernel)
+    assert (head["weight_low"], head["weight_high"]) == pytest.approx((kernel.min(), kernel.max()), rel=0.02)
     assert (head["low"], head["high"]) == pytest.approx((expected.min(), expected.max()), rel=1e-4)
 
 
@@ -132,3 +135,26 @@ def test_a_normalization_with_its_own_statistics_is_held_against_the_data(
     assert "normalized-twice" not in {w.code for w in sound.warnings}
     [warned] = [w for w in broken.warnings if w.code == "normalized-twice"]
     assert warned.what.startswith("standardize (Normalization)")
+
+
+def test_the_confusion_matrix_is_that_of_the_files_own_answers(inline: Callable[..., Any], tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from edgeq.graph import read
+    from edgeq.interpreter import Interpreter
+    from edgeq.quantization.evaluation import quantize
+    from edgeq.report.convert_text import render_conversion
+
+    confusion_matrix = pytest.importorskip("sklearn.metrics").confusion_matrix
+    x, y = _pictures(-1, 1), np.random.default_rng(2).integers(0, 5, 60)
+    out = tmp_path / "m.tflite"
+    report = inline(_network(), out, data=x, eval_data=(x, y), calibration="minmax")
+    graph, interpreter = read(out), Interpreter(out.read_bytes())
+    source = graph.tensor(graph.inputs[0])
+    chosen = [int(np.argmax(interpreter.run([quantize(v[None], source)])[0])) for v in x]
+    assert report.quality.confusion == tuple(map(tuple, confusion_matrix(y, chosen, labels=range(5)).tolist()))
+    assert report.to_json()["quality"]["confusion"] == [list(row) for row in report.quality.confusion]
+    console = Console(record=True, width=100, file=StringIO())
+    render_conversion(console, report)
+    assert "the class chosen" in console.export_text()
+    assert inline(_network(), out, data=x, calibration="minmax").quality.confusion is None
