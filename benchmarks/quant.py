@@ -340,8 +340,9 @@ def render(rows: Sequence[Row]) -> str:
     lines = [
         "# The quantizer's figures",
         "",
-        "`make bench-quant`. Medians of three seeds, which choose the calibration samples or initialize training, on the",
-        "TFLite reference kernels; the bare TFLiteConverter and litert-quantizer in the same run, on the same samples.",
+        "`make bench-quant`. Medians of three seeds, which choose the calibration samples or initialize training, on",
+        "the TFLite reference kernels; the bare TFLiteConverter and litert-quantizer in the same run, on the same",
+        "samples.",
         "",
         "| figure | measured | bar | holds | day |",
         "| --- | --- | --- | --- | --- |",

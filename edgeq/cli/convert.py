@@ -36,6 +36,9 @@ def convert(
     granularity: Annotated[
         str, typer.Option(help="What a weight's scale covers: channel, or tensor (int8, int4, int16x8).")
     ] = "channel",
+    rnn: Annotated[
+        str, typer.Option(help="Recurrent layers: unroll, or cell (one moment an inference, states in and out).")
+    ] = "unroll",
     io: Annotated[
         str | None, typer.Option(help="Type of inputs and outputs: int8, uint8, int16, float32; default: the scheme's.")
     ] = None,
@@ -88,6 +91,7 @@ def convert(
             scheme=scheme,
             layers=_layers(layer or []),
             granularity=granularity,  # type: ignore[arg-type]  # checked where all options are
+            rnn=rnn,  # type: ignore[arg-type]  # checked where all options are
             io=io,
             calibration=calibration,
             allow_float=allow_float,

@@ -49,6 +49,7 @@ NEEDS_DATA = ("int8", "int4", "int16x8")
 LAYER_SCHEMES = ("int8", "int4", "int16x8", "float16", "float32")
 _MIXED_IO = ("int8", "uint8", "int16", "float32")
 GRANULARITIES = ("channel", "tensor")
+RECURRENT = ("unroll", "cell")
 
 
 def convert(
@@ -58,6 +59,7 @@ def convert(
     scheme: str = "int8",
     layers: Mapping[str, str] | None = None,
     granularity: str = "channel",
+    rnn: str = "unroll",
     io: str | None = None,
     data: Any = None,
     eval_data: Any = None,
@@ -72,15 +74,17 @@ def convert(
     """Convert `model` (a file, a SavedModel directory or a `keras.Model`) to `out`, whole or not at all.
 
     `layers` gives the layers that match a pattern another scheme (`edgeq.quantization.mixture.assign`); `granularity`
-    is how far a weight's scale reaches, a channel or a tensor. `io` is the type of inputs and outputs, by default the
-    scheme's own, with `layers` that of the layer beside them. `data` calibrates, `eval_data` measures: see
-    `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before converting. `search` chooses each
-    layer's scheme by measuring (`edgeq.quantization.search`). The map from layers to
+    is how far a weight's scale reaches, a channel or a tensor. `rnn`: recurrent layers unrolled, or as a "cell", one
+    moment an inference, each state an input and an output (`edgeq.quantization.recurrent`). `io` is the type of inputs
+    and outputs, by default the scheme's own, with `layers` that of the layer beside them. `data` calibrates,
+    `eval_data` measures: see `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before
+    converting. `search` chooses each layer's scheme by measuring (`edgeq.quantization.search`). The map from layers to
     tensors and operators is written beside `out` (`edgeq.quantization.layer_map`).
     Raises UsageError, ModelError, DataError, ToolError, OutputError.
     """
     mixed = dict(layers or {})
     io = _checked_options(scheme, mixed, granularity, io, calibration)
+    _check_rnn(rnn, scheme, mixed, search)
     board = None if search is None else _searched_board(search, scheme, mixed, qat_epochs)
     _writable(out)
     with tempfile.TemporaryDirectory(prefix="edgeq-convert-") as name:
@@ -100,6 +104,7 @@ def convert(
             "scheme": scheme,
             "layers": mixed,
             "granularity": granularity,
+            "rnn": rnn,
             "io": io,
             "calibration": calibration,
             "allow_float": allow_float,
@@ -184,6 +189,23 @@ def _checked_options(
             try_="Leave --calibration out, or use --scheme int8 or int4.",
         )
     return io if layers else io or SCHEMES[scheme][0]
+
+
+def _check_rnn(rnn: str, scheme: str, layers: Mapping[str, str], search: SearchGoal | None) -> None:
+    if rnn not in RECURRENT:
+        raise UsageError(
+            "rnn-unknown",
+            f"There is no way {rnn} for recurrent layers.",
+            where="--rnn",
+            try_="unroll: all moments in one inference; cell: one moment, the state goes in and comes out.",
+        )
+    if rnn == "cell" and (layers or search is not None or scheme == "int16x8"):
+        raise UsageError(
+            "cell-scheme",
+            "A state has one scale, as input and output, in schemes int8, int4 and the float ones only.",
+            where="--rnn cell",
+            try_="Use --scheme int8, without --layer and --search.",
+        )
 
 
 def _check_schemes(scheme: str, layers: Mapping[str, str], granularity: str) -> None:
@@ -388,5 +410,4 @@ def _quality(told: Mapping[str, Any] | None) -> Quality | None:
             OutputError(o["name"], _quantity(o["mean_absolute"]), _quantity(o["maximum"]), _quantity(o["sqnr_db"]))
             for o in told["outputs"]
         ),
-        None if told["confusion"] is None else tuple(map(tuple, told["confusion"])),
     )

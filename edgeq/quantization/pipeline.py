@@ -17,7 +17,7 @@ from edgeq.errors import AnswerNo, ModelError, UsageError
 from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.measure import Measured, Unknown
 from edgeq.progress import Progress
-from edgeq.quantization import float_model, layer_map, mixture, tflite_converter
+from edgeq.quantization import float_model, layer_map, mixture, recurrent, tflite_converter
 from edgeq.quantization.analysis import SAMPLES, LayerLoss, analyse, verdict
 from edgeq.quantization.aware.export import trained_weights, with_trained_weights, without_fake_quantization
 from edgeq.quantization.aware.training import train
@@ -36,7 +36,7 @@ from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.post_training import Float, PostTraining, Quantized, quantize_wide
 from edgeq.quantization.preprocessing import examine_preprocessing
 from edgeq.quantization.report import Quality, Warned, quality_json, value_of
-from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme
+from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme, verify_states
 from edgeq.quantization.rewriting import Rewritten, rewrite
 from edgeq.quantization.search import Search, SearchGoal, SearchReport, default_and_layers, units
 from edgeq.quantization.trials import Evaluator, Setting, evaluating
@@ -76,6 +76,7 @@ class Work:
     float_tflite: bytes
     float_graph: Graph
     progress: Progress
+    states: tuple[tuple[str, str], ...] = ()
 
     @property
     def saved_model(self) -> Path:
@@ -93,6 +94,8 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
         warnings += examine(data.arrays, model.inputs, data.labels, data.source)
         warnings += _compare_with_training(model, data.arrays)
         doubts = examine_preprocessing(model.keras_model, data.arrays)
+    step, data, held_out = _in_steps(model, data, held_out, job)
+    model = step.model
     if job["qat_epochs"]:
         model = _train(model, data, job, progress)
     progress("lowering", 0, None)
@@ -102,7 +105,7 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     rewritten = _rewritten(float_tflite, model, calibration, job)
     if rewritten.told:
         float_tflite = write_bytes(rewritten.graph)
-    work = Work(job, directory, lowered, float_tflite, read_bytes(float_tflite), progress)
+    work = Work(job, directory, lowered, float_tflite, read_bytes(float_tflite), progress, step.states)
 
     compared = held_out or data
     searched = None
@@ -121,6 +124,7 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     islands = verify_scheme(graph, job["scheme"], allow_float=job["allow_float"] or mixed)
     if job["granularity"] == "tensor":
         verify_per_tensor(graph)
+    verify_states(graph, step.states)
     quality = None if compared is None else _measure(work, result, compared, held_out is not None)
     schemes = (job["scheme"], *job["layers"].values()) if searched is None else searched.chosen.units
     losses = [] if compared is None or not compared_layers(schemes) else _analyse(quantized, compared, lowered.origins)
@@ -174,6 +178,22 @@ def _rewritten(
     if not samples or not integers or model.is_quantize_aware:
         return Rewritten(graph, ())
     return rewrite(graph, samples, wide=job["scheme"] == "int16x8")
+
+
+def _in_steps(
+    model: float_model.FloatModel, data: Fed | None, held_out: Fed | None, job: Mapping[str, Any]
+) -> tuple[recurrent.Stepped, Fed | None, Fed | None]:
+    """With `--rnn cell` the model's step and the moments of the sequences, without labels; else all as it is."""
+    if job.get("rnn") != "cell":
+        return recurrent.Stepped(model, ()), data, held_out
+    step = recurrent.stepped(model)
+
+    def moments(fed: Fed | None) -> Fed | None:
+        if fed is None:
+            return None
+        return Fed(recurrent.steps_of(step, model, fed.arrays, fed.source), None, f"the moments of {fed.source}")
+
+    return step, moments(data), moments(held_out)
 
 
 def _samples(data: Fed) -> list[Sample]:
@@ -241,6 +261,7 @@ def _quantize(work: Work, calibration: Sequence[Sample]) -> Quantized:
         weight_bits=4 if scheme == "int4" else 8,
         progress=work.progress,
         per_channel=per_channel,
+        states=work.states,
     )
     return trial.run(work.job["calibration"])
 

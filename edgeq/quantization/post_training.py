@@ -81,8 +81,13 @@ class PostTraining:
         progress: Progress,
         schemes: Schemes | None = None,
         per_channel: bool = True,
+        states: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """`schemes`: that of each operator, where they differ; `weight_bits` is then the least of them."""
+        """`schemes`: that of each operator, where they differ; `weight_bits` is then the least of them.
+
+        `states`: inputs and the outputs that are fed back to them, which get one range.
+        """
+        self._states = states
         self._plain, self._samples, self._io, self._bits, self._progress = model, samples, io, weight_bits, progress
         self._schemes, self._per_channel = schemes, per_channel
         self._fit, self._held = samples[::2], samples[1::2]
@@ -188,7 +193,7 @@ class PostTraining:
             self._statistics[key] = collect(
                 model.tflite, model.graph, samples, histograms=wants_histograms, progress=self._progress
             )
-        ranges = ranges_of(self._statistics[key], recipe.method)
+        ranges = with_states(model.graph, ranges_of(self._statistics[key], recipe.method), self._states)
         result = self._quantize(model, ranges, samples)
         if recipe.weights == "nearest":
             return result
@@ -239,6 +244,21 @@ class PostTraining:
         schemes = mixture.by_output(self._plain.graph, self._schemes)
         own = {op.index: schemes.get(original_name(graph.tensor(op.outputs[0]).name, schemes)) for op in weighted}
         return {index: 4 if scheme == "int4" else 8 for index, scheme in own.items() if scheme in ("int4", "int8")}
+
+
+def with_states(graph: Graph, ranges: Ranges, states: Sequence[tuple[str, str]]) -> Ranges:
+    """The ranges with one for each state's input and output: all that either saw, or what TFLite fixes for TANH."""
+    if not states:
+        return ranges
+    inputs = {graph.tensor(t).name: t for t in graph.inputs}
+    outputs = {graph.tensor(t).name: t for t in graph.outputs}
+    writers, result = graph.producers(), dict(ranges)
+    for before, after in states:
+        given, told = inputs[before], outputs[after]
+        low, high = (choose(ranges[given][i], ranges[told][i]) for i, choose in enumerate((min, max)))
+        fixed = told in writers and writers[told].name == "TANH"
+        result[given] = result[told] = (-1.0, 127 / 128) if fixed else (low, high)
+    return result
 
 
 def quantize_wide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -61,6 +62,21 @@ def verify_per_tensor(graph: Graph) -> None:
                 f"Tensor {tensor.name} has {len(tensor.quantization.scale)} scales though one was asked for.",
                 where=tensor.name,
                 try_="Use --granularity channel.",
+            )
+
+
+def verify_states(graph: Graph, states: Sequence[tuple[str, str]]) -> None:
+    """ModelError `state-scales-differ` if a state does not come out as it goes in, so that bytes could be copied."""
+    inputs = {graph.tensor(t).name: graph.tensor(t) for t in graph.inputs}
+    outputs = {graph.tensor(t).name: graph.tensor(t) for t in graph.outputs}
+    for before, after in states:
+        given, told = inputs[before], outputs[after]
+        if given.type is not told.type or given.quantization != told.quantization:
+            raise ModelError(
+                "state-scales-differ",
+                f"State {before} comes out with another scale than it goes in.",
+                where=after,
+                try_="Use --io float32, or --rnn unroll.",
             )
 
 
