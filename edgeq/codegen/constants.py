@@ -77,7 +77,10 @@ def _values(node: Node) -> list[Array] | None:
         size = sum(t.size_bytes for t in inputs)
         if sum(t.size_bytes for t in outputs) > max(_LIMIT_BYTES, _GROWTH * size):
             return None
-        found = _compute(node, inputs, outputs)
+        try:
+            found = _compute(node, inputs, outputs)
+        except (ValueError, IndexError, KeyError, TypeError):  # malformed: its lowering says how
+            return None
     fits = len(found) == len(outputs) and all(
         value.shape == t.shape and t.type.dtype is not None for value, t in zip(found, outputs, strict=True)
     )

@@ -48,6 +48,8 @@ def _copied(graph: Graph, operator: Operator) -> int | None:
     if check is None or len(operator.outputs) != 1:
         return None
     at = 1 if operator.name == "SPLIT" else 0
+    if at >= len(operator.inputs) or operator.inputs[at] < 0:
+        return None
     source, result = graph.tensors[operator.inputs[at]], graph.tensors[operator.outputs[0]]
     plain = not (source.is_constant or source.is_variable or result.is_variable)
     if not plain or not _same_meaning(source, result) or source.elements != result.elements:
@@ -162,15 +164,19 @@ def _same_bytes(begin: Tensor, middle: Tensor, end: Tensor) -> bool:
         return False
     low = -128 if begin.type is TensorType.INT8 else 0
     values = np.arange(low, low + 256, dtype=np.int64)
-    if middle.type is TensorType.FLOAT32:
-        real = np.float32(begin.scale) * (values - begin.zero_point).astype(np.float32)
-        whole = arithmetic.round_half_away(real / np.float32(end.scale)).astype(np.int64) + end.zero_point
-        twice = _clamped(whole, end)
-    elif middle.type in _BYTES and _one_scale(middle):
-        twice = _requantized(_requantized(values, begin, middle), middle, end)
-    else:
+    try:
+        once = _requantized(values, begin, end)
+        if middle.type is TensorType.FLOAT32:
+            real = np.float32(begin.scale) * (values - begin.zero_point).astype(np.float32)
+            scaled = np.clip(real / np.float32(end.scale), -1e6, 1e6)
+            twice = _clamped(arithmetic.round_half_away(scaled).astype(np.int64) + end.zero_point, end)
+        elif middle.type in _BYTES and _one_scale(middle):
+            twice = _requantized(_requantized(values, begin, middle), middle, end)
+        else:
+            return False
+    except ValueError:  # scales too far apart to be expressed
         return False
-    return bool(np.array_equal(twice, _requantized(values, begin, end)))
+    return bool(np.array_equal(twice, once))
 
 
 def _clamped(values: NDArray[np.int64], tensor: Tensor) -> NDArray[np.int64]:

@@ -302,8 +302,10 @@ def mirror_pad(node: Node) -> Iterator[Step]:
 
 @lowering("TILE")
 def tile(node: Node) -> Iterator[Step]:
-    source = node.input(0)
+    source, result = node.input(0), node.output()
     times = int_list(node.constant(1, "multiples"))
+    if tuple(d * t for d, t in zip(source.shape, times, strict=True)) != result.shape:
+        raise Unsupported(f"It repeats {list(source.shape)} {times} times into {list(result.shape)}.")
     yield indexed(node, [list(range(d)) * t for d, t in zip(source.shape, times, strict=True)])
 
 

@@ -337,6 +337,37 @@ def test_a_malformed_operator_is_named() -> None:
     assert "rank 1" in found[1]
 
 
+MALFORMED: dict[str, tuple[list[T], T, dict[str, Any]]] = {
+    "RESHAPE": ([T((2, 3), scale=0.1, data=range(6)), ints(4)], T((4,), scale=0.1), {}),
+    "PACK": ([T((2, 3), scale=0.1, data=range(6)), T((3, 2), scale=0.1, data=range(6))], T((2, 2, 3), scale=0.1), {}),
+    "GATHER": ([T((4,), scale=0.1, data=range(4)), ints(9)], T((1,), scale=0.1), {"axis": 0}),
+    "TRANSPOSE": ([T((2, 3), scale=0.1, data=range(6)), ints(0, 5)], T((3, 2), scale=0.1), {}),
+    "SPLIT": ([ints(7), T((2, 3), scale=0.1, data=range(6))], T((2, 3), scale=0.1), {"num_splits": 1}),
+    "SLICE": ([T((2, 3), scale=0.1, data=range(6)), ints(0), ints(2, 2)], T((2, 2), scale=0.1), {}),
+    "TILE": ([T((2, 3), scale=0.1, data=range(6)), ints(1 << 30, 1 << 30)], T((2, 2), scale=0.1), {}),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_constants_stop_no_pass(name: str) -> None:
+    """They are left to their lowering; a no-op beside them is still dropped."""
+    inputs, result, options = MALFORMED[name]
+    builder = Builder()
+    wrong = builder.add(name, inputs, result, **options)
+    of = T((2, 3), scale=0.1)
+    copied = builder.add("CONCATENATION", [builder.add("RELU", [of], of)], of, axis=0)
+    graph = builder.graph(wrong, builder.add("RELU", [copied], of))
+    assert "CONCATENATION" not in names(passes.run(graph))
+    codegen.unsupported(graph)
+
+
+def test_scales_that_cannot_be_joined_stay() -> None:
+    builder = Builder()
+    first = builder.add("QUANTIZE", [T((4,), scale=1e6)], T((4,), scale=1.0))
+    graph = builder.graph(builder.add("QUANTIZE", [first], T((4,), scale=1e-6)))
+    assert names(passes.run(graph)) == ["QUANTIZE", "QUANTIZE"]
+
+
 def test_a_fault_of_a_pass_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(graph: Graph) -> Graph:
         raise KeyError("a bug")
