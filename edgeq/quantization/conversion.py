@@ -410,4 +410,5 @@ def _quality(told: Mapping[str, Any] | None) -> Quality | None:
             OutputError(o["name"], _quantity(o["mean_absolute"]), _quantity(o["maximum"]), _quantity(o["sqnr_db"]))
             for o in told["outputs"]
         ),
+        None if told["confusion"] is None else tuple(map(tuple, told["confusion"])),
     )
