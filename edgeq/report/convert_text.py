@@ -73,7 +73,8 @@ def _render_quality(console: Console, quality: Quality) -> None:
 
 def _render_confusion(console: Console, confusion: Sequence[Sequence[int]]) -> None:
     """Rows are labels, columns what the quantized model chose."""
-    table = Table("label", box=None, header_style="dim", title="label, and the class chosen", title_justify="left")
+    console.print("Samples by label, and by the class chosen:")
+    table = Table("label", box=None, header_style="dim")
     for column in range(len(confusion)):
         table.add_column(str(column), justify="right")
     for label, row in enumerate(confusion):

@@ -156,5 +156,5 @@ def test_the_confusion_matrix_is_that_of_the_files_own_answers(inline: Callable[
     assert report.to_json()["quality"]["confusion"] == [list(row) for row in report.quality.confusion]
     console = Console(record=True, width=100, file=StringIO())
     render_conversion(console, report)
-    assert "the class chosen" in console.export_text()
+    assert "by the class chosen" in console.export_text()
     assert inline(_network(), out, data=x, calibration="minmax").quality.confusion is None
