@@ -22,6 +22,8 @@ AGENT_RAM_BYTES = 1_120
 """The agent's variables without its frame buffers."""
 STEP_RAM_BYTES = 8
 """The agent's tick counter of each step."""
+_PATCHES_RAM_BYTES = 128 * STEP_RAM_BYTES
+"""What the steps of patches may add to that."""
 
 
 def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
@@ -69,7 +71,11 @@ def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:
             remedy = "Take a smaller model (a lower width multiplier), or --optimize flash."
         else:
             sentence = "The arena, the stack and the agent must fit into the board's first region of RAM."
-            remedy = "Take smaller inputs, use --optimize ram, or split the first layers."
+            left = use.available_bytes - _other_ram(use) - _PATCHES_RAM_BYTES
+            patches = (
+                f"Run the first layers patch by patch (edgeq bundle --ram {left}), or take" if left > 0 else "Take"
+            )
+            remedy = f"{patches} smaller inputs."
             larger = [region for region in board.regions("ram")[1:] if region.usable_bytes >= needed]
             if larger:
                 remedy = f"Put {larger[0].name} first in a board file of your own: it is large enough."
@@ -80,6 +86,12 @@ def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:
             found=f"needs {needed:,} bytes, {board.id} has {use.available_bytes:,}: {missing:,} too many",
             remedy=remedy,
         )
+
+
+def _other_ram(use: Use) -> int:
+    """RAM beside the arena."""
+    others = (part for name, part in use.parts.items() if name != "arena")
+    return sum(int(part.value) for part in others if isinstance(part, (Computed, Estimated)))
 
 
 def _sum(parts: dict[str, Quantity]) -> Quantity:
