@@ -298,6 +298,24 @@ def test_average_pool(size: tuple[int, int, int], tmp_path: Path) -> None:
     same_in_qemu(pool(size), tmp_path)
 
 
+@pytest.mark.parametrize("size", [(7, 7, 16), (2, 3, 1284), (16, 15, 8)])
+@pytest.mark.parametrize("operator", ["MEAN", "SUM"])
+@pytest.mark.parametrize("keep", [False, True], ids=["flat", "kept"])
+@pytest.mark.qemu
+@needs_tools
+def test_image_mean(size: tuple[int, int, int], operator: str, keep: bool, tmp_path: Path) -> None:
+    h, w, c = size
+    scale = 0.011 if operator == "MEAN" else 0.3
+    graph = model(
+        operator,
+        [T((1, h, w, c), INT8, 0.02, 3), T((2,), INT32, data=np.array([1, -2]))],
+        [T((1, 1, 1, c) if keep else (1, c), INT8, scale, -5)],
+        {"keep_dims": keep},
+        version=2,
+    )
+    same_in_qemu(graph, tmp_path)
+
+
 EVERY = [
     *((conv, case) for case in CONVOLUTIONS),
     (conv, ((5, 5, 36), (8, 3, 3), 1, "SAME", True, True)),

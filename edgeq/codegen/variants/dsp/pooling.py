@@ -1,20 +1,24 @@
-"""AVERAGE_POOL_2D over the whole image: four channels at a time, two sums in each register.
+"""AVERAGE_POOL_2D, MEAN and SUM over the whole image: four channels at a time, two sums in each register.
 
 Data. NHWC; SXTAB16 adds bytes 0, 2 and, rotated, 1, 3 of a pixel's word to two pairs of 16-bit sums. The means are then
-taken in C, rounded half away from zero as TFLM does.
+taken in C: rounded half away from zero, or requantized, as TFLM does.
 Registers: r0 input, r1 sums, r2 pixels left, r3 channels' end, r12 data, r4-r5 sums, r6 the pixel.
 Obligations: one window of at most 255 pixels (sums fit int16), no padding, batch 1, channels a multiple of 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
 
 from edgeq.codegen.lower.common import activation_range
 from edgeq.codegen.lower.convolution import geometry
 from edgeq.codegen.lower.pooling import pool_2d
+from edgeq.codegen.lower.reduction import mean
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Node, Overlap, Source, Step, Unsupported
+from edgeq.codegen.step import Node, Overlap, Source, Step, Struct, Unsupported
 from edgeq.codegen.variants.dsp.common import BUDGET, applies, function
 
 
@@ -99,4 +103,65 @@ def average_pool_2d(node: Node) -> Iterator[Step]:
         emitted=(kernel[1], driver_source),
         cost=pixels * channels * 0.85 + channels * 15,
         code_bytes=250,
+    )
+
+
+def _sum_driver(
+    pixels: int, channels: int, fields: Mapping[str, Any], kernel: tuple[str, Source]
+) -> tuple[str, Source]:
+    numbers = [fields[name] for name in ("start", "multiplier", "shift", "output_offset")]
+    name = f"edgeq_sum_s8_dsp_{pixels}x{channels}_{'_'.join(str(number).replace('-', 'm') for number in numbers)}"
+    start, multiplier, shift, offset = numbers
+    prototype = f"void {name}(const int8_t *x, int8_t *y, int16_t *sums);"
+    text = f"""#include <stdint.h>
+#include "edgeq/arithmetic.h"
+
+{kernel[1].prototypes}
+{prototype}
+
+/* Sums over {pixels} pixels, {channels} channels, without zero points, requantized as TFLM does. */
+{prototype[:-1]} {{
+    {kernel[0]}(x, sums);
+    for (int32_t c = 0; c < {channels}; c++) {{
+        const int32_t value = edgeq_requantize(sums[c] + ({start}), {multiplier}, {shift}) + ({offset});
+        y[c] = (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
+    }}
+}}
+"""
+    return name, Source(name.removeprefix("edgeq_"), text, prototype)
+
+
+@variant("MEAN", "SUM")
+def image_mean(node: Node) -> Iterator[Step]:
+    """Height and width of one image; see the module."""
+    if not applies(node):
+        return
+    try:
+        portable = next(iter(mean(node)))
+        axes = np.asarray(node.constant(1, "axes"), np.int64).reshape(-1) % 4
+    except Unsupported:
+        return
+    source, result = node.input(0), node.output()
+    if len(source.shape) != 4 or source.shape[0] != 1 or set(axes.tolist()) != {1, 2}:
+        return
+    pixels, channels = source.shape[1] * source.shape[2], source.shape[3]
+    if pixels > 255 or channels % 4 or channels > BUDGET:
+        return
+    fields = next(c.fields for c in portable.constants if isinstance(c, Struct))
+    kernel = _kernel(pixels, channels)
+    driver, driver_source = _sum_driver(pixels, channels, fields, kernel)
+    yield Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel=f"{node.operator.name.lower()}_s8_dsp",
+        method="the whole image, two sums in each register",
+        calls=(f"{driver}({{t{source.index}}}, {{t{result.index}}}, {{scratch}});",),
+        inputs=(source.index,),
+        outputs=(result.index,),
+        scratch_bytes=2 * channels,
+        overlaps=(Overlap(source.index, result.index, -pixels * channels),),
+        headers=("arithmetic.h",),
+        emitted=(kernel[1], driver_source),
+        cost=pixels * channels * 0.85 + channels * 25,
+        code_bytes=300,
     )
