@@ -25,6 +25,7 @@ from edgeq.boards.profile import Board
 from edgeq.codegen.emit import Bundle
 from edgeq.graph.ir import Graph, Tensor
 
+FLAGS = os.environ.get("EDGEQ_CFLAGS", "").split()
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 CANARY = 64
 # A preloaded sanitizer is for this process, not for the compiler.
@@ -73,7 +74,7 @@ class HostModel:
     ) -> None:
         codegen.write_bundle(bundle, place / "bundle")
         self.graph, self.name = graph, bundle.name
-        flags = (*flags, *os.environ.get("EDGEQ_CFLAGS", "").split())
+        flags = (*flags, *FLAGS)
         library = place / "model.so"
         command = [cc, "-std=c99", "-O1", *WARNINGS, *flags, "-fPIC"]
         self.objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import WARNINGS, HostModel, Wheel, build
+from bundles import FLAGS, WARNINGS, HostModel, Wheel, build
 from single import INT32, T, model, noise_weights, values
 from test_recurrent import counter
 
@@ -98,7 +98,7 @@ def test_instances_of_two_models_in_one_image(tmp_path: Path) -> None:
         made = codegen.emit(codegen.plan(graph, HOST, name=name))
         models[name] = HostModel(made, graph, tmp_path / name)
     objects = [file for one in models.values() for file in one.objects]
-    subprocess.run(["gcc", "-shared", *objects, "-o", tmp_path / "both.so"], check=True)
+    subprocess.run(["gcc", *FLAGS, "-shared", *objects, "-o", tmp_path / "both.so"], check=True)
     both = ctypes.CDLL(str(tmp_path / "both.so"))
     instances = []
     for name, one in models.items():
