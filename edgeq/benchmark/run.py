@@ -34,7 +34,7 @@ from edgeq.codegen.golden import FLOAT_TOLERANCE
 from edgeq.device.connection import connect
 from edgeq.device.flashed import load_flashed
 from edgeq.device.flashing import build_image
-from edgeq.device.messages import Hello
+from edgeq.device.messages import Capability, Hello
 from edgeq.device.meter import Ppk2
 from edgeq.device.session import Session
 from edgeq.errors import DeviceError, ToolError, UsageError
@@ -217,7 +217,13 @@ def _unit(hello: Hello, board: Board) -> tuple[str, str] | None:
         emulator = board.virtual.emulator if board.virtual is not None else "an emulator"
         return _UNITS[hello.timer_kind], f"instructions counted by {emulator}{step}; not a latency"
     clock = f" at {hello.core_hz:,} Hz" if hello.core_hz else ""
-    return _UNITS[hello.timer_kind], f"the timer of {board.id}{clock}{step}"
+    return _UNITS[hello.timer_kind], f"the timer of {board.id}{clock}{_caches(hello)}{step}"
+
+
+def _caches(hello: Hello) -> str:
+    names = {Capability.INSTRUCTION_CACHE: "instruction", Capability.DATA_CACHE: "data"}
+    on = [name for flag, name in names.items() if flag in hello.capabilities]
+    return f", {' and '.join(on)} cache on" if on else ""
 
 
 def _time(session: Session, sample: Sequence[bytes], runs: int, unit: tuple[str, str], progress: Progress) -> Ticks:
