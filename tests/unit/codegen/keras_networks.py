@@ -815,7 +815,7 @@ def convert(names: Sequence[str], scheme: str, out: Path) -> None:
             model = built(name)
             data = samples_of(model)
             file = out / f"{name}.tflite"
-            conversion.convert(model, file, scheme=scheme, data=data, calibration="minmax", allow_float=True)
+            conversion.convert(model, file, scheme=scheme, data=data, allow_float=True)
         except EdgeqError as error:
             (out / f"{name}.error").write_text(f"{error.code}: {error.what} {error.why or ''}")
 
