@@ -20,6 +20,9 @@ Rule = Callable[[Editor, Operator], "list[Operator] | None"]
 _MOVES = ("RESHAPE", "TILE")
 _LARGEST_INDEXED = 1 << 22
 _FAR = 1e6
+_MASKING = ("ADD", "MUL", "SELECT", "SELECT_V2")
+_ON_THE_WAY = ("ADD", "RESHAPE", "TRANSPOSE")
+_MASKS = (-12.0, -24.0, -48.0, -96.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +275,36 @@ def far_bound(edit: Editor, op: Operator) -> list[Operator] | None:
     return [] if bound is not None and np.all(sign * bound >= _FAR) else None
 
 
+def masked(least: float) -> Rule:
+    """A mask before SOFTMAX is written with `least` instead of -1e9 or the least float.
+
+    The far value would take a scale with it under which all scores are equal. That SOFTMAX still makes 0 of the other
+    depends on the scores: the data decide, from the nearest value on.
+    """
+
+    def rule(edit: Editor, op: Operator) -> list[Operator] | None:
+        if op.name not in _MASKING or not _only_softmax_reads(edit, op.outputs[0]):
+            return None
+        inputs = list(op.inputs)
+        for place, index in enumerate(op.inputs):
+            value = edit.value(index)
+            if value is not None and value.dtype == np.float32 and np.any(value <= -_FAR):
+                inputs[place] = edit.constant(op.outputs[0], "mask", np.maximum(value, np.float32(least)))
+        return [replace(op, inputs=tuple(inputs))] if inputs != list(op.inputs) else None
+
+    return rule
+
+
+def _only_softmax_reads(edit: Editor, index: int) -> bool:
+    """Whether all that a tensor is used for, added or moved on the way, is SOFTMAX."""
+    readers = edit.readers.get(index, ())
+    return bool(readers) and all(
+        op.name == "SOFTMAX"
+        or (op.name in ("ADD", "RESHAPE", "TRANSPOSE") and _only_softmax_reads(edit, op.outputs[0]))
+        for op in readers
+    )
+
+
 def squared_difference(edit: Editor, op: Operator) -> list[Operator] | None:
     """(a - b)^2 -> d = a - b, d * d, for 16x8, where LiteRT has no kernel of it."""
     if op.name != "SQUARED_DIFFERENCE":
@@ -324,6 +357,7 @@ KINDS = (
     Kind("squares written as products", square),
     Kind("bounds out of reach left out", far_bound),
     Kind("sums written as means", total),
+    *(Kind(f"attention masked by {least:g}", masked(least)) for least in _MASKS),
 )
 """In the order in which they are applied."""
 WIDE_KINDS = (

@@ -124,3 +124,29 @@ def test_what_stays_in_float_is_said(inline: Callable[..., Any], tmp_path: Path)
     report = inline(model, tmp_path / "m.tflite", data=x, allow_float=True)
     assert any(name.startswith("CUMSUM") for name in report.float_operators)
     assert read_bytes((tmp_path / "m.tflite").read_bytes()).operators
+
+
+@pytest.mark.parametrize("way", ["select", "add"])
+def test_a_mask_before_softmax_takes_no_scale_with_it(inline: Callable[..., Any], tmp_path: Path, way: str) -> None:
+    """Keras masks scores by the least float, others by adding -1e9: either would make all quantized scores equal."""
+    import keras
+
+    keras.utils.set_random_seed(2)
+    x = keras.Input((6, 8))
+    if way == "select":
+        y = keras.layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
+    else:
+        scores = keras.layers.Dot(axes=2)([keras.layers.Dense(8)(x), keras.layers.Dense(8)(x)])
+        future = np.triu(np.full((1, 6, 6), -1e9, "f"), 1)
+        weights = keras.layers.Softmax()(keras.ops.add(scores, future))
+        y = keras.layers.Dot(axes=(2, 1))([weights, x])
+    model = keras.Model(x, keras.layers.Dense(5)(y))
+    data = np.random.default_rng(0).normal(size=(60, 6, 8)).astype("f")
+    report = inline(model, tmp_path / "m.tflite", data=data)
+    assert any("masked by" in told for told in report.improvements)
+    graph = read(tmp_path / "m.tflite")
+    (softmax,) = [op for op in graph.operators if op.name == "SOFTMAX"]
+    assert graph.tensor(softmax.inputs[0]).scale < 1
+    sqnr = report.quality.outputs[0].sqnr_db
+    assert isinstance(sqnr, Measured)
+    assert sqnr.value > 28
