@@ -6,6 +6,7 @@ Imports TensorFlow: only the child process does this.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from tensorflow.lite.python.optimize.calibrator import Calibrator
 from tensorflow.lite.tools import flatbuffer_utils
 
 from edgeq.errors import ModelError
+from edgeq.graph import read_bytes
 from edgeq.quantization.calibration import Ranges
 from edgeq.quantization.float_model import Lowered
+from edgeq.quantization.result_checks import float_operators
 
 _UNSUPPORTED = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
 _NARROWEST_RANGE = 1e-6
+_ATTEMPTS = 6
 
 
 def to_float32(lowered: Lowered, directory: Path) -> bytes:
@@ -84,18 +88,30 @@ def with_ranges(float_tflite: bytes, ranges: Ranges) -> bytes:
 
 
 def quantize_int8(float_tflite: bytes, ranges: Ranges, *, io: str, per_channel: bool = True) -> bytes:
-    """Full-integer int8 from a float `.tflite` and the range of every activation."""
-    try:
-        result: bytes = mlir_quantize(
-            with_ranges(float_tflite, ranges),
-            disable_per_channel=not per_channel,
-            disable_per_channel_for_dense_layers=not per_channel,
-            input_data_type=_TYPES[io],
-            output_data_type=_TYPES[io],
-        )
-    except Exception as error:
-        raise _not_quantizable(error) from error
-    return restore_order(result, float_tflite)
+    """Full-integer int8 from a float `.tflite` and the range of every activation.
+
+    Called again with the same input, the quantizer now and then leaves an operator in float that it quantized before (a
+    SPLIT of an unrolled GRU: 3 of 12 calls): the result with the fewest counts.
+    """
+    ranged = with_ranges(float_tflite, ranges)
+    best, least = b"", sys.maxsize
+    for _ in range(_ATTEMPTS):
+        try:
+            result: bytes = mlir_quantize(
+                ranged,
+                disable_per_channel=not per_channel,
+                disable_per_channel_for_dense_layers=not per_channel,
+                input_data_type=_TYPES[io],
+                output_data_type=_TYPES[io],
+            )
+        except Exception as error:
+            raise _not_quantizable(error) from error
+        kept = len(float_operators(read_bytes(result)))
+        if kept < least:
+            best, least = result, kept
+        if not least:
+            break
+    return restore_order(best, float_tflite)
 
 
 def quantize_int16x8(
