@@ -116,7 +116,8 @@ def test_damaged_requests_never_do_anything(agent: Path, cut: int, flip: int, bi
         if flip < len(damaged) - 1:
             damaged[flip] ^= 1 << bit
         for _ in range(again):
-            if bytes(damaged) != whole:
+            # What lost its last zero alone is whole: a zero follows.
+            if bytes(damaged).rstrip(b"\0") != whole.rstrip(b"\0"):
                 link.send(bytes(damaged) + b"\0")
         while reply := link.receive(0.05):
             assert reply.status == al.CORRUPT
