@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import timing
@@ -206,9 +206,12 @@ def _groups(row: Row) -> tuple[float, str]:
 
 def _same_kernel(row: Row) -> tuple[float, str]:
     """The layer that costs most beyond the rate of the best layer with the same kernel (MVE: of the same operator)."""
+
+    def alike(layer: Row) -> str:
+        return str(layer["name" if _family(row) == "mve" else "kernel"])
+
     best: dict[str, float] = {}
     layers = [(i, layer) for i, layer in enumerate(row["layers"]) if layer["macs"]]
-    alike: Callable[[Row], str] = lambda layer: layer["name" if _family(row) == "mve" else "kernel"]  # noqa: E731
     for _, layer in layers:
         rate = layer["instructions"] / layer["macs"]
         best[alike(layer)] = min(best.get(alike(layer), rate), rate)

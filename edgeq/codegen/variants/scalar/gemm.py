@@ -74,8 +74,11 @@ def sections(weights: Ints, bias: Ints, form: Form) -> list[Section]:
         taps = _padded(weights[:1], group).shape[1]
         start = bias + (bias << 16) - 32768 * (taps // group)
         rows = _padded(weights[chosen], group)
-        build = _armv7m if isinstance(form, LongForm) else _armv6m
-        words, walked = build(chosen, rows, np.stack([start, bias], axis=1)[chosen], form)  # type: ignore[arg-type]
+        starts = np.stack([start, bias], axis=1)[chosen]
+        if isinstance(form, LongForm):
+            words, walked = _armv7m(chosen, rows, starts, form)
+        else:
+            words, walked = _armv6m(chosen, rows, starts, form)
         found.append(Section(group, taps, words, walked))
     general = np.flatnonzero(~form.proven)
     if len(general):
