@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,17 @@ def test_help_is_nearly_as_fast_as_an_empty_typer_application(tmp_path: Path) ->
         "@app.callback(invoke_without_command=True)\ndef main() -> None: ...\napp()\n"
     )
     theirs, ours = [], []
-    for _ in range(7):  # side by side, best of each: the machine's other work hits both
+    for _ in range(11):  # side by side, each pair under the same load of the machine
         for command, times in (([str(empty)], theirs), (["-m", "edgeq.cli.main"], ours)):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *command, "--help"], capture_output=True, check=True)
-            times.append(time.perf_counter() - start)
-    assert min(ours) <= 1.3 * min(theirs), (min(ours), min(theirs))
+            times.append(_processor_seconds([*command, "--help"]))
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    assert statistics.median(ratios) <= 1.3, ratios
+
+
+def _processor_seconds(arguments: list[str]) -> float:
+    """User and system time of one run of this Python: what else the machine does is not in it."""
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_utime + used.ru_stime
