@@ -1,10 +1,18 @@
-"""The `edgeq` command: one file a verb, registered here."""
+"""The `edgeq` command: one file a verb, registered here.
+
+Reading the options of all verbs takes longer than anything else at start-up. So `edgeq --help` knows the verbs by name
+and sentence alone, and a verb's options are read when it is called.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import edgeq
 from edgeq.cli.bench import bench
@@ -17,8 +25,32 @@ from edgeq.cli.devices import devices
 from edgeq.cli.doctor import doctor
 from edgeq.cli.flash import flash
 
+VERBS: tuple[Callable[..., None], ...] = (convert, check, bundle, flash, bench, devices, doctor, demo)
+
+
+class Verbs(TyperGroup):
+    """The verbs; `get_command` returns one with its options, except while help lists them all."""
+
+    _listing = False
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb of this name, None if there is none."""
+        verb = next((verb for verb in VERBS if verb.__name__ == cmd_name), None)
+        if verb is None or self._listing:
+            return super().get_command(ctx, cmd_name)
+        alone = typer.Typer(add_completion=False)
+        alone.command()(verb)
+        return get_command(alone)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print names and sentences."""
+        self._listing = True
+        super().format_help(ctx, formatter)
+
+
 app = typer.Typer(
     name="edgeq",
+    cls=Verbs,
     help="Takes a Keras model to a small device and proves that it works there.",
     no_args_is_help=True,
     add_completion=False,
@@ -41,12 +73,12 @@ def _options(
 ) -> None: ...
 
 
-for _verb in (convert, check, bundle, flash, bench):
-    app.command()(_verb)
+def _listed() -> None: ...
+
+
+for _verb in VERBS:
+    app.command(_verb.__name__, help=inspect.getdoc(_verb))(_listed)
 app.add_typer(boards_app, name="boards")
-app.command()(devices)
-app.command()(doctor)
-app.command()(demo)
 
 
 def main() -> None:
