@@ -146,14 +146,16 @@ def test_a_run_that_nobody_waits_for_any_more_is_waited_out(board: PoweredBoard)
     session.hello()
     session.write_input(0, INPUT)
     session.write_input(1, b"\0\xff\0\0")
+    timing = Timing(hello_s=0.4, hello_repeat_s=0.05, silence_s=60.0)
+    runs = session.info.max_runs
     took_s = []
     for _ in range(3):
         started = time.monotonic()
         session.run()
         took_s.append(time.monotonic() - started)
-    runs = session.info.max_runs
-    hello_s = runs * min(took_s) / 4  # shorter than the runs, on a processor of any speed
-    timing = Timing(hello_s=hello_s, hello_repeat_s=hello_s / 8, silence_s=60.0)
+    more = int(5 * timing.hello_s / runs / min(took_s))  # so that on a processor of any speed they take longer
+    session.write_input(0, INPUT)
+    session.write_input(1, bytes([0, 0xFF, min(more, 0xFF), 0]))
     session._next_sequence()
     started = time.monotonic()
     board.transport.write(session._frame(Command.RUN, run_request(runs, RunFlag.TIMED, None, None)))

@@ -2,7 +2,8 @@
 
 output[i] = input_0[i] ^ 0x5A, and output[0] is a count of runs since the reset. input_1[0] is a command: 1 return an
 error, 2 read from an address that does not exist, 3 execute an undefined instruction, 4 run out of stack; input_1[1]
-lengthens layer 1 by so many times 100,000 turns of a loop, which on a microcontroller are two instructions each.
+lengthens layer 1 by so many times 100,000 turns of a loop, which on a microcontroller are two instructions each, and
+input_1[2] is how often more it does so.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ int32_t tiny_invoke(void *arena) {{
     bytes[0]++;
     for (int32_t i = 0; i < {INPUT_BYTES}; ++i) bytes[OUTPUT + i] = bytes[INPUT + i] ^ 0x5A;
     HOOK(0);
-    if (bytes[COMMAND + 1] != 0) tiny_wait(bytes[COMMAND + 1] * 100000u);
+    if (bytes[COMMAND + 1] != 0) {{
+        for (int32_t i = 0; i <= bytes[COMMAND + 2]; ++i) tiny_wait(bytes[COMMAND + 1] * 100000u);
+    }}
     HOOK(1);
     const int32_t status = tiny_misbehave(bytes[COMMAND]);
     bytes[OUTPUT] = bytes[0];
