@@ -15,6 +15,7 @@ from edgeq.codegen.identities import drop_no_ops, join_conversions
 from edgeq.codegen.registry import candidates
 from edgeq.codegen.state import resolve_variables
 from edgeq.codegen.step import Node, Target, Unsupported
+from edgeq.codegen.tables import compose_tables
 from edgeq.graph.ir import Graph, Operator, TensorType
 
 Pass = Callable[[Graph], Graph]
@@ -82,6 +83,7 @@ PASSES: tuple[Pass, ...] = (
     drop_no_ops,
     fold_pad,
     fold_constant_channels,
+    compose_tables,
     drop_unused,
 )
 """In the order in which they run."""

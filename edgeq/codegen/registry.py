@@ -28,6 +28,7 @@ MODULES = (
     "edgeq.codegen.lower.pooling",
     "edgeq.codegen.lower.elementwise",
     "edgeq.codegen.lower.unary",
+    "edgeq.codegen.tables",
     "edgeq.codegen.lower.softmax",
     "edgeq.codegen.lower.conversion",
     "edgeq.codegen.lower.recurrent",
@@ -56,6 +57,9 @@ MODULES = (
     "edgeq.codegen.lower.float32_elementwise",
 )
 """Where lowerings and variants are registered."""
+
+TABLE = "TABLE"
+"""The option, and the name of the lowering, of an operator that was composed of others: 256 results by byte."""
 
 _portable: dict[str, Lowering] = {}
 _float32: dict[str, Lowering] = {}
@@ -97,7 +101,7 @@ def load() -> None:
 def supported_operators() -> tuple[str, ...]:
     """Names of the operators that have a portable lowering, sorted."""
     load()
-    return tuple(sorted(_portable | _float32))
+    return tuple(sorted((_portable.keys() | _float32.keys()) - {TABLE}))
 
 
 def operators_with_variants(kind: str) -> frozenset[str]:
@@ -132,7 +136,7 @@ def _lowered(node: Node, function: Lowering) -> tuple[Step, ...]:
 def candidates(node: Node) -> list[Step]:
     """All Steps that can compute a Node, the portable ones first. Unsupported if there is none."""
     load()
-    name = node.operator.name
+    name = TABLE if TABLE in node.options else node.operator.name
     if name in _float32 and _computes_in_float32(node):
         if not node.target.fpu:
             raise Unsupported(

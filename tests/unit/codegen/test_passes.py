@@ -18,6 +18,7 @@ from test_operators import few, scales, seeds, zeros
 
 from edgeq import codegen
 from edgeq.codegen import passes
+from edgeq.codegen.tables import compose_tables
 from edgeq.graph import Graph, Operator, Quantization, Tensor, TensorType, read_bytes, verify, write_bytes
 from edgeq.interpreter import Interpreter
 
@@ -73,6 +74,13 @@ def same_as_wheel(graph: Graph, *prepared: Graph) -> None:
                 np.testing.assert_array_equal(a, b.reshape(a.shape))
 
 
+def without_tables(graph: Graph) -> Graph:
+    """All passes but the one that composes tables, which would leave one operator of many a chain here."""
+    for one in passes.PASSES:
+        graph = graph if one is compose_tables else one(graph)
+    return graph
+
+
 def names(graph: Graph) -> list[str]:
     return [operator.name for operator in graph.operators]
 
@@ -123,10 +131,10 @@ def test_no_ops_of_other_forms(name: str) -> None:
         more = {"CAST": [], "TILE": [ints(1, 1)], "PADV2": [T((2, 2), INT32, data=np.zeros(4)), T((1,), data=[5])]}
         copied = builder.add(name, [first, *more[name]], of)
     graph = builder.graph(builder.add("RELU", [copied], of))
-    done = passes.run(graph)
+    done = without_tables(graph)
     assert names(done) == ["RELU", "RELU"]
     alone = replace(graph, operators=(graph.operators[0], replace(graph.operators[2], inputs=(1,))))
-    for mine, plain in zip(run(graph, done), run(graph, passes.run(alone)), strict=True):
+    for mine, plain in zip(run(graph, done), run(graph, without_tables(alone)), strict=True):
         np.testing.assert_array_equal(mine[0], plain[0])
 
 
@@ -159,7 +167,7 @@ def test_what_is_more_than_a_copy_stays() -> None:
         builder = Builder()
         first = builder.add("RELU", [of], of)
         graph = builder.graph(builder.add(name, [first, *more], result, **options))
-        assert names(passes.run(graph)) == ["RELU", name]
+        assert names(without_tables(graph)) == ["RELU", name]
 
 
 @few
@@ -206,12 +214,12 @@ def test_quantize_twice_joins_where_nothing_is_lost() -> None:
     begin = T((1, 8), scale=0.5, zero=0)
     first = builder.add("QUANTIZE", [begin], T((1, 8), scale=0.5, zero=0, type=TensorType.UINT8))
     lost = builder.graph(builder.add("QUANTIZE", [first], begin))
-    assert names(passes.run(lost)) == ["QUANTIZE", "QUANTIZE"]  # negative values are cut
+    assert names(without_tables(lost)) == ["QUANTIZE", "QUANTIZE"]  # negative values are cut
     builder = Builder()
     first = builder.add("QUANTIZE", [begin], T((1, 8), scale=0.5, zero=128, type=TensorType.UINT8))
     kept = builder.graph(builder.add("QUANTIZE", [first], begin))
-    assert set(names(passes.run(kept))) <= {"RESHAPE"}
-    same_as_wheel(kept, passes.run(kept))
+    assert set(names(without_tables(kept))) <= {"RESHAPE"}
+    same_as_wheel(kept, without_tables(kept))
 
 
 @few
@@ -365,7 +373,7 @@ def test_scales_that_cannot_be_joined_stay() -> None:
     builder = Builder()
     first = builder.add("QUANTIZE", [T((4,), scale=1e6)], T((4,), scale=1.0))
     graph = builder.graph(builder.add("QUANTIZE", [first], T((4,), scale=1e-6)))
-    assert names(passes.run(graph)) == ["QUANTIZE", "QUANTIZE"]
+    assert names(without_tables(graph)) == ["QUANTIZE", "QUANTIZE"]
 
 
 def test_a_fault_of_a_pass_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
