@@ -31,6 +31,11 @@ _ARITHMETIC: Mapping[str, Callable[[Array, Array], Array]] = {
     "MAXIMUM": np.maximum,
     "MINIMUM": np.minimum,
 }
+_SHAPES: Mapping[str, Callable[..., Any]] = {
+    "RANGE": lambda start, limit, delta: np.arange(start.item(), limit.item(), delta.item()),
+    "BROADCAST_ARGS": lambda a, b: np.broadcast_shapes(tuple(a), tuple(b)),
+}
+"""Of whole numbers alone: what shapes and positions are computed with."""
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -92,6 +97,10 @@ def _compute(node: Node, inputs: list[Tensor], outputs: list[Tensor]) -> list[Ar
     name, result = node.operator.name, outputs[0]
     if name in _MOVES:
         return _moved(node, outputs)
+    if name in _SHAPES:
+        if not {t.type for t in (*inputs, result)} <= {*_INTEGERS}:
+            return []
+        return [np.asarray(_SHAPES[name](*map(_data, inputs)))]
     if name == "DEQUANTIZE":
         return _dequantized(inputs[0], result)
     if name == "CAST":
@@ -246,4 +255,4 @@ def _strided(node: Node, source: Array) -> list[Array]:
 
 _UNARY = {"ABS", "RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "RSQRT", "QUANTIZE", "NEG", "EXP"}
 _UNARY |= {"SQRT", "SQUARE", "ELU", "GELU", "LOG"}
-_KNOWN = set(_MOVES) | set(_ARITHMETIC) | _UNARY | {"SHAPE", "RANK", "DEQUANTIZE", "CAST", "DIV"}
+_KNOWN = set(_MOVES) | set(_ARITHMETIC) | set(_SHAPES) | _UNARY | {"SHAPE", "RANK", "DEQUANTIZE", "CAST", "DIV"}

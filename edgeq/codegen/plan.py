@@ -11,7 +11,7 @@ import numpy as np
 from edgeq import __version__
 from edgeq.boards.profile import Board
 from edgeq.codegen import passes
-from edgeq.codegen.buffers import Placed, cut_tensors, is_view, place
+from edgeq.codegen.buffers import VIEW, Placed, cut_tensors, is_view, place
 from edgeq.codegen.memory import Arena
 from edgeq.codegen.registry import candidates
 from edgeq.codegen.select import leanest, select, smallest
@@ -161,7 +161,8 @@ def _check_tensors(graph: Graph, operator: Operator) -> None:
 
 
 def _candidates(graph: Graph, operator: Operator, for_target: Target, memo: Memo) -> list[Step]:
-    _check_tensors(graph, operator)
+    if not is_view(operator):
+        _check_tensors(graph, operator)
     try:
         return candidates(Node(graph, operator, for_target, memo))
     except (KeyError, IndexError, ValueError, TypeError) as error:
@@ -180,7 +181,7 @@ def unsupported(
     found = []
     prepared = prepared or passes.run(graph)
     for operator in prepared.operators:
-        if is_view(operator):
+        if VIEW in operator.options:
             continue
         try:
             _candidates(prepared, operator, generic, memo)
@@ -223,13 +224,15 @@ def plan(
     memo = {} if memo is None else memo
     listed: list[list[Step]] = []
     failures: list[tuple[Operator, Unsupported]] = []
-    operators = tuple(op for op in prepared.operators if not is_view(op))
     cut = cut_tensors(prepared)
-    for operator in operators:
+    for operator in prepared.operators:
+        if VIEW in operator.options:
+            continue
         aligned = all(cut.get(t, 0) % _KERNEL_ALIGN == 0 for t in (*operator.inputs, *operator.outputs))
         try:
             made = _candidates(prepared, operator, goal if aligned else replace(goal, features=_NONE, core=""), memo)
-            listed.append([step for step in made if _suits(step, cut)])
+            if not is_view(operator):
+                listed.append([step for step in made if _suits(step, cut)])
         except Unsupported as error:
             failures.append((operator, error))
     if failures:
@@ -244,7 +247,7 @@ def plan(
             why=reason.reason,
             try_=reason.try_ or (),
         )
-    lowered = replace(prepared, operators=operators)
+    lowered = replace(prepared, operators=tuple(op for op in prepared.operators if not is_view(op)))
     if optimize == "ram":
         steps = smallest(lowered, listed, lambda chosen: place(prepared, chosen)[0].size_bytes)
     elif optimize == "flash":

@@ -61,6 +61,25 @@ MODULES = (
 TABLE = "TABLE"
 """The option, and the name of the lowering, of an operator that was composed of others: 256 results by byte."""
 
+_REMEDIES = {
+    "WHILE": "Unroll the recurrent layer (`edgeq convert --rnn unroll`).",
+    "IF": "Compute both branches and choose with tf.where.",
+    "SCATTER_ND": "Write the values with one_hot and a multiplication, or concatenate the parts.",
+    "CONV_3D": "Fold one dimension into the channels or the batch, and use 2-D convolutions.",
+    "CONV_3D_TRANSPOSE": "Fold one dimension into the channels or the batch, and use 2-D convolutions.",
+    "L2_POOL_2D": "Square, take the average pool, then the square root.",
+    "LOCAL_RESPONSE_NORMALIZATION": "Use BatchNormalization.",
+    "SHAPE": "Convert with fixed input shapes.",
+    "RANK": "Convert with fixed input shapes.",
+    "RANGE": "Make the positions a constant of the model, with fixed input shapes.",
+    "BROADCAST_ARGS": "Convert with fixed input shapes.",
+    "WHERE": "Use tf.where with three arguments: how many positions it finds is known only at run time.",
+    "UNIQUE": "Do it before the model: how many values it finds is known only at run time.",
+    "RANDOM_UNIFORM": "Leave layers for training, as noise and dropout, out of the inference model.",
+    "RANDOM_STANDARD_NORMAL": "Leave layers for training, as noise and dropout, out of the inference model.",
+}
+"""What helps where an operator has no kernel."""
+
 _portable: dict[str, Lowering] = {}
 _float32: dict[str, Lowering] = {}
 _variants: dict[str, list[Lowering]] = {}
@@ -146,7 +165,8 @@ def candidates(node: Node) -> list[Step]:
         return list(node.once("float32", lambda: _lowered(node, _float32[name])))
     if name not in _portable:
         what = f"custom operator {node.operator.custom_code}" if node.operator.custom_code else name
-        raise Unsupported(f"EdgeQ has no kernel for {what}.", "Write the layer with other operators, or remove it.")
+        remedy = _REMEDIES.get(name, "Write the layer with other operators, or remove it.")
+        raise Unsupported(f"EdgeQ has no kernel for {what}.", remedy)
     steps = list(node.once("portable", lambda: _lowered(node, _portable[name])))
     for function in _variants.get(name, ()):
         steps.extend(function(node))

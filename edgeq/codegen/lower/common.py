@@ -36,6 +36,8 @@ def require(node: Node, *tensors: Tensor, types: Sequence[TensorType]) -> None:
             advice = "Convert the model with full int8 quantization." if TensorType.INT8 in types else ""
             if tensor.type is TensorType.FLOAT32 and TensorType.INT8 in types:
                 advice = "Convert the model with full int8 quantization: `edgeq convert --scheme int8`."
+            if tensor.type is TensorType.INT64 and TensorType.INT32 in types:
+                advice = 'Use int32 in the model: Input(dtype="int32"), tf.argmax(x, output_type=tf.int32).'
             raise Unsupported(
                 f"Tensor {tensor.name} is {tensor.type.name}; {node.operator.name} takes {names}.", advice
             )

@@ -8,7 +8,17 @@ from math import prod
 
 import numpy as np
 
-from edgeq.codegen.lower.common import BYTES, RANGE, activations, axis_of, int_list, scale, strides, zero_point
+from edgeq.codegen.lower.common import (
+    BYTES,
+    RANGE,
+    activations,
+    axis_of,
+    int_list,
+    require,
+    scale,
+    strides,
+    zero_point,
+)
 from edgeq.codegen.lower.elementwise import broadcast
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
@@ -148,6 +158,16 @@ def indexed(node: Node, tables: Sequence[Sequence[int]]) -> Step:
     constants.append(Struct("params", "copy_indexed_params", fields))
     call = f"edgeq_copy_indexed(&{{params}}, {place}, {{offsets}}, {{t{result.index}}});"
     return _step(node, [source], [result], [call], constants, kernels=("copy_indexed",))
+
+
+@lowering("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+def rename(node: Node) -> Iterator[Step]:
+    """No Step: the result is another name of the input's memory, if it holds the same elements."""
+    source, result = node.input(0), node.output()
+    if (source.elements, source.type) != (result.elements, result.type):
+        shown = f"{source.type.name} {list(source.shape)} into {result.type.name} {list(result.shape)}"
+        raise Unsupported(f"It is malformed: it makes {shown}.", "Convert the model again.")
+    return iter(())
 
 
 @lowering("TRANSPOSE")
@@ -330,8 +350,7 @@ def gather(node: Node) -> Iterator[Step]:
     """Constant or computed indices along one axis; a computed index outside of the axis takes the nearest inside."""
     source, indices, result = node.input(0), node.input(1), node.output()
     same_quantization(source, result)
-    if indices.type is not TensorType.INT32:
-        raise Unsupported("Its indices are not int32.")
+    require(node, indices, types=(TensorType.INT32, TensorType.INT64) if indices.is_constant else (TensorType.INT32,))
     axis, batch = axis_of(int(node.options.get("axis", 0)), len(source.shape)), int(node.options.get("batch_dims", 0))
     if not 0 <= batch <= min(axis, len(indices.shape)) or indices.shape[:batch] != source.shape[:batch]:
         raise Unsupported(f"It has {batch} batch dimensions, its indices the shape {list(indices.shape)}.")

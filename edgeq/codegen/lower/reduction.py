@@ -1,4 +1,4 @@
-"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD over constant axes."""
+"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD, REDUCE_ALL, REDUCE_ANY over constant axes."""
 
 from __future__ import annotations
 
@@ -111,6 +111,14 @@ def reduce_extremum(node: Node) -> Iterator[Step]:
         raise Unsupported("Its input and output have different scales.", "Convert the model again.")
     kind = "max" if node.operator.name == "REDUCE_MAX" else "min"
     yield _step(node, f"reduce_{kind}_{SUFFIX[activation]}", "reduce_params", {**loops(node)})
+
+
+@lowering("REDUCE_ALL", "REDUCE_ANY")
+def reduce_logical(node: Node) -> Iterator[Step]:
+    """Whether all, or any, are true: the smallest, or the largest, of bytes that are 0 or 1."""
+    require(node, node.input(0), node.output(), types=(TensorType.BOOL,))
+    kind = "min" if node.operator.name == "REDUCE_ALL" else "max"
+    yield _step(node, f"reduce_{kind}_u8", "reduce_params", {**loops(node)})
 
 
 @lowering("REDUCE_PROD")

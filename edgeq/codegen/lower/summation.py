@@ -27,11 +27,11 @@ _HEADERS = ("elementwise.h", "arithmetic.h")
 _LEFT = 20
 
 
-def _factors(source: Tensor, result: Tensor, common: float) -> Fields:
-    """Inputs on the scale `common` with 20 bits of headroom, and from there to the result."""
+def _factors(source: Tensor, result: Tensor, common: float, left: int = _LEFT) -> Fields:
+    """Inputs on the scale `common` with `left` bits of headroom, and from there to the result."""
     fields: Fields = {"input_offset": -zero_point(source), "output_offset": zero_point(result)}
     fields["input_multiplier"], fields["input_shift"] = multiplier(scale(source) / common)
-    fields["multiplier"], fields["shift"] = multiplier(common / ((1 << _LEFT) * scale(result)))
+    fields["multiplier"], fields["shift"] = multiplier(common / ((1 << left) * scale(result)))
     return fields
 
 
@@ -76,19 +76,24 @@ def add_n(node: Node) -> Iterator[Step]:
 
 @lowering("CUMSUM")
 def cumsum(node: Node) -> Iterator[Step]:
-    """Running sums along a constant axis."""
+    """Running sums along a constant axis; over more than 16 values, where TFLM's sums may overflow, finer ones."""
     source, result = node.input(0), node.output()
     require(node, source, result, types=(TensorType.INT8,))
     axis = axis_of(int_list(node.constant(1, "axis"))[0], len(source.shape))
-    if source.shape != result.shape or source.shape[axis] > 16:
-        raise Unsupported(f"It sums {source.shape[axis]} values; 16 are certain not to overflow.", "Use a convolution.")
+    if source.shape != result.shape:
+        raise Unsupported(f"Its output has the shape {list(result.shape)}.")
+    left = _LEFT - max(0, (source.shape[axis] - 1).bit_length() - 4)  # 255 * 2^(left - 1) * axis < 2^31
+    factors = _factors(source, result, 2 * scale(source), left)
+    if left < _LEFT and (left < 1 or int(factors["shift"]) > 0):  # type: ignore[arg-type]
+        raise Unsupported(f"It sums {source.shape[axis]} values, which may exceed 32 bits.", "Use a convolution.")
     fields: Fields = {
         "outer": prod(source.shape[:axis]),
         "axis": source.shape[axis],
         "inner": prod(source.shape[axis + 1 :]),
         "exclusive": int(bool(node.options.get("exclusive"))),
         "reverse": int(bool(node.options.get("reverse"))),
-        **_factors(source, result, 2 * scale(source)),
+        "left_shift": left,
+        **factors,
     }
     call = f"edgeq_cumsum_s8(&{{params}}, {{t{source.index}}}, {{t{result.index}}});"
     yield _step(node, "cumsum_s8", call, [source], (Struct("params", "cumsum_params", fields),))

@@ -110,7 +110,7 @@ void edgeq_add_n_s8(const edgeq_sum_n_params *p, const int8_t *const *inputs, in
 
 /* Running sums along the middle of [outer][axis][inner]; exclusive: without the element itself. May work in place. */
 typedef struct {
-    int32_t outer, axis, inner, exclusive, reverse;
+    int32_t outer, axis, inner, exclusive, reverse, left_shift;
     int32_t input_offset, input_multiplier, input_shift, multiplier, shift, output_offset;
 } edgeq_cumsum_params;
 

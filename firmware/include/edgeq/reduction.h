@@ -54,6 +54,8 @@ void edgeq_sum_s16(const edgeq_sum_params *p, const int16_t *input, int16_t *out
 
 void edgeq_reduce_max_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
 void edgeq_reduce_max_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
+void edgeq_reduce_max_u8(const edgeq_reduce_params *p, const uint8_t *input, uint8_t *output);
+void edgeq_reduce_min_u8(const edgeq_reduce_params *p, const uint8_t *input, uint8_t *output);
 void edgeq_reduce_min_s8(const edgeq_reduce_params *p, const int8_t *input, int8_t *output);
 void edgeq_reduce_min_s16(const edgeq_reduce_params *p, const int16_t *input, int16_t *output);
 

@@ -14,6 +14,7 @@ from single import FLOAT32, INT8, INT16, INT32, T, model, outputs_of, run, same_
 from test_operators import activations, few, noise, pairs, scales, seeds, sizes, zeros
 
 from edgeq.graph import Graph, TensorType, write_bytes
+from edgeq.interpreter import Interpreter
 
 BOOL = TensorType.BOOL
 
@@ -215,3 +216,37 @@ def test_sums_with_a_zero_point(count: int, zero: int, out_zero: int) -> None:
     graph = model("CUMSUM", [T((9,), scale=0.1, zero=zero), ints([0])], [T((9,), scale=0.1, zero=out_zero)], {})
     total = np.cumsum(values(graph, 2)[0].astype(int) - zero) + out_zero
     np.testing.assert_array_equal(outputs_of(graph, (2,))[0][0], np.clip(total, -128, 127))
+
+
+@few
+@given(st.integers(17, 3000), st.floats(1e-3, 1e3), zeros, zeros, st.booleans())
+def test_long_sums(count: int, ratio: float, zero: int, out_zero: int, reverse: bool) -> None:
+    """Beyond 16 values, where TFLM's sums overflow: the nearest value, or where that is nearly a tie, one of two."""
+    scale = float(np.float32(0.1 / ratio))
+    graph = model(
+        "CUMSUM",
+        [T((count,), scale=0.1, zero=zero), ints([0])],
+        [T((count,), scale=scale, zero=out_zero)],
+        {"reverse": reverse},
+    )
+    steps = values(graph, 2)[0].astype(np.float64)[:: -1 if reverse else 1] - zero
+    exact = np.cumsum(steps)[:: -1 if reverse else 1] * float(np.float32(0.1)) / scale
+    inside = (exact > -127 - out_zero) & (exact < 126 - out_zero)
+    got = outputs_of(graph, (2,))[0][0].astype(np.float64) - out_zero
+    assert np.all(np.abs(got - exact)[inside] < 0.501)
+    assert np.all((got == 127 - out_zero)[exact > 128 - out_zero])
+    assert np.all((got == -128 - out_zero)[exact < -129 - out_zero])
+
+
+@pytest.mark.parametrize("name", ["REDUCE_ALL", "REDUCE_ANY"])
+@few
+@given(shape=st.lists(sizes, min_size=1, max_size=4), seed=seeds, data=st.data())
+def test_reduce_logical(name: str, shape: list[int], seed: int, data: Any) -> None:
+    axes = tuple(sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))))
+    result = T(tuple(d for a, d in enumerate(shape) if a not in axes), BOOL)
+    graph = model(name, [T(tuple(shape), BOOL), ints(list(axes))], [result], {"keep_dims": False})
+    often = 0.1 if name == "REDUCE_ANY" else 0.9
+    fed = np.random.default_rng(seed).random(shape) < often
+    got = run(graph, [[fed]])[0][0]
+    np.testing.assert_array_equal(got, fed.all(axes) if name == "REDUCE_ALL" else fed.any(axes))
+    np.testing.assert_array_equal(got, Interpreter(write_bytes(graph)).run([fed])[0])

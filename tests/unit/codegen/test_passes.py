@@ -19,6 +19,7 @@ from test_operators import few, scales, seeds, zeros
 from edgeq import codegen
 from edgeq.codegen import passes
 from edgeq.codegen.tables import compose_tables
+from edgeq.errors import ModelError
 from edgeq.graph import Graph, Operator, Quantization, Tensor, TensorType, read_bytes, verify, write_bytes
 from edgeq.interpreter import Interpreter
 
@@ -386,3 +387,36 @@ def test_a_fault_of_a_pass_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(passes, "PASSES", (broken,))
     with pytest.raises(KeyError):
         passes.run(graph)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "why"),
+    [
+        ("RESHAPE", (4,), "malformed: it makes INT8 [2, 3] into INT8 [4]"),
+        ("SQUEEZE", (2,), "malformed: it makes INT8 [2, 3] into INT8 [2]"),
+        ("SCATTER_ND", (2, 3), "no kernel for SCATTER_ND"),
+    ],
+)
+def test_what_cannot_be_lowered_is_refused_with_a_remedy(name: str, shape: tuple[int, ...], why: str) -> None:
+    builder = Builder()
+    result = builder.add(name, [T((2, 3), scale=0.1)], T(shape, scale=0.1))
+    graph = builder.graph(builder.add("RELU", [result], T(shape, scale=0.1)))
+    ((_, reason, remedy),) = codegen.unsupported(graph)
+    assert why in reason
+    assert remedy
+    with pytest.raises(ModelError, match=name):
+        codegen.plan(graph, HOST)
+
+
+def test_positions_are_constants() -> None:
+    """RANGE and BROADCAST_ARGS of constants, and what reads them."""
+    builder = Builder()
+    source = T((7, 1), scale=0.1)
+    first = builder.add("RELU", [source], source)
+    numbers = [T((), INT32, data=n) for n in (6, 0, -2)]
+    picked = builder.add("GATHER", [first, builder.add("RANGE", numbers, T((3,), INT32))], T((3, 1), scale=0.1), axis=0)
+    shape = builder.add("BROADCAST_ARGS", [ints(3, 1), ints(1, 5)], T((2,), INT32))
+    graph = builder.graph(builder.add("BROADCAST_TO", [picked, shape], T((3, 5), scale=0.1)))
+    done = passes.run(graph)
+    assert names(done) == ["RELU", "GATHER", "BROADCAST_TO"]
+    np.testing.assert_array_equal(done.tensors[done.operators[1].inputs[1]].data, [6, 4, 2])

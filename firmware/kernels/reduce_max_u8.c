@@ -1,0 +1,3 @@
+#include "edgeq/reduction.h"
+
+EDGEQ_REDUCE_PICK(edgeq_reduce_max_u8, uint8_t, >)
