@@ -14,6 +14,9 @@ from edgeq.measure import Estimated, Quantity, Unknown
 from edgeq.report.boards_text import bytes_text
 from edgeq.toolchain import Image
 
+_SHOWN_LAYERS = 40
+"""Of a larger model, so many that take most."""
+
 
 def render_flash(console: Console, report: FlashReport) -> None:
     """Who answered, what it runs, what it takes."""
@@ -158,10 +161,11 @@ def _ticks(console: Console, report: BenchReport) -> None:
 
 
 def _layers(console: Console, report: BenchReport) -> None:
-    values = [layer.cost.value for layer in report.layers if not isinstance(layer.cost, Unknown)]
-    if not values or report.ticks is None:
+    costs = {layer.index: layer.cost.value for layer in report.layers if not isinstance(layer.cost, Unknown)}
+    if not costs or report.ticks is None:
         return
-    total = sum(values) or 1
+    total = sum(costs.values()) or 1
+    shown = set(sorted(costs, key=lambda index: -costs[index])[:_SHOWN_LAYERS])
     named = any(layer.layer for layer in report.layers)
     columns = ["#", *(["layer"] if named else []), "operator" if named else "layer", "kernel"]
     table = Table(*columns, box=None, header_style="bold")
@@ -169,13 +173,17 @@ def _layers(console: Console, report: BenchReport) -> None:
     table.add_column("%", justify="right")
     table.add_column(".text", justify="right")
     for layer in report.layers:
-        if not isinstance(layer.cost, Unknown):
-            share = f"{100 * layer.cost.value / total:.1f}"
+        if layer.index in shown:
+            cost = costs[layer.index]
             code = "" if layer.code is None else f"{layer.code.text_bytes.value:,.0f}"
             whose = [escape(layer.layer or "")] if named else []
-            cost = f"{layer.cost.value:,.0f}"
-            table.add_row(str(layer.index), *whose, layer.name, escape(layer.kernel), cost, share, code)
+            numbers = (f"{cost:,.0f}", f"{100 * cost / total:.1f}", code)
+            table.add_row(str(layer.index), *whose, layer.name, escape(layer.kernel), *numbers)
     console.print(table)
+    left_out = [cost for index, cost in costs.items() if index not in shown]
+    if left_out:
+        share = f"{100 * sum(left_out) / total:.1f}"
+        console.print(f"  and {len(left_out)} layers that take less, {share} % together; --json lists all")
 
 
 def _image(console: Console, image: Image) -> None:
