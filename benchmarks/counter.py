@@ -7,6 +7,8 @@ occupy after --gc-sections; stack is the painted high-water mark below the calle
 from __future__ import annotations
 
 import bisect
+import functools
+import hashlib
 import json
 import re
 import shutil
@@ -101,12 +103,30 @@ def _run(command: Sequence[str | Path]) -> str:
     return done.stdout + done.stderr
 
 
-def plugin(directory: Path) -> Path:
-    """The counter, built into `directory` if it is not there."""
-    library = directory / "libicount.so"
-    if not library.exists():
-        _run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, HERE / "icount" / "icount.c"])
+_built = tempfile.TemporaryDirectory(prefix="edgeq-counter-")
+"""What this process built and may need again: the counter, objects by a digest of what they are made of."""
+
+
+@functools.cache
+def plugin() -> Path:
+    """The counter, built once."""
+    library = Path(_built.name) / "libicount.so"
+    _run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, HERE / "icount" / "icount.c"])
     return library
+
+
+def _object(command: Sequence[str | Path], source: Path, include: Path) -> Path:
+    """The object of a bundle's source, which is not compiled again while it and the headers that it names are equal."""
+    headers = {path.name: path.read_bytes() for path in (*include.rglob("*.h"), *source.parent.rglob("*.h"))}
+    text, named = source.read_bytes(), set[str]()
+    while missing := {name for name in headers if name not in named and name.encode() in text}:
+        named |= missing
+        text += b"".join(headers[name] for name in sorted(missing))
+    words = [str(word) for word in command if word != include]
+    place = Path(_built.name) / f"{hashlib.sha256(repr(words).encode() + text).hexdigest()}.o"
+    if not place.exists():
+        _run([*command, "-c", source, "-o", place])
+    return place
 
 
 def _model_header(manifest: dict[str, object], vectors: Sequence[Sequence[bytes]]) -> str:
@@ -196,8 +216,7 @@ def _compile(bundle: Path, machine: Machine, header: str, work: Path, compiler: 
     objects = []
     for source in sorted((bundle / "src").glob("*.c")):
         objects.append(work / f"bundle_{source.stem}.o")
-        hook = ["-DEDGEQ_PROFILE_HOOK=bench_layer"]
-        _run([*command, *hook, "-c", source, "-o", objects[-1]])
+        shutil.copy(_object([*command, "-DEDGEQ_PROFILE_HOOK=bench_layer"], source, bundle / "include"), objects[-1])
     _run(
         [
             "arm-none-eabi-gcc",
@@ -220,6 +239,7 @@ def _compile(bundle: Path, machine: Machine, header: str, work: Path, compiler: 
         f"-Wl,--defsym={n}={v}" for n, v in (("bench_flash_start", machine.flash), ("bench_ram_start", machine.ram))
     ]
     _run(["arm-none-eabi-gcc", *machine.flags, "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
+          "-Wl,--undefined=bench_layer",  # a plan without steps does not call it
           *symbols, "-T", HERE / "firmware" / "link.ld", "-o", elf, *objects, work / "startup.o"])  # fmt: skip
     return elf
 
@@ -239,7 +259,7 @@ def _count(bundle: Path, machine: Machine, vectors: Sequence[Sequence[bytes]], w
         printed = _run(
             ["qemu-system-arm", "-M", machine.name, "-nographic", "-monitor", "none", "-serial", "none",
              "-semihosting-config", "enable=on,target=native", "-kernel", elf_path,
-             "-plugin", f"{plugin(work)},{watch},{extent}"]
+             "-plugin", f"{plugin()},{watch},{extent}"]
         )  # fmt: skip
         counts = _read(printed, out, sections, int(manifest["arena_bytes"]))
         rows = (line.split() for line in out.read_text().splitlines())

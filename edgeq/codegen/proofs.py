@@ -159,8 +159,8 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
     return None if len(failed) else form
 
 
-def _search_form(exact: Requantization, up: Ints, shift: int) -> tuple[ShortForm, Ints]:
-    """The form that the search finds, and channels for which it has no proof: the first that are met, or none.
+def _search_form(exact: Requantization, up: Ints, shift: int, *, every: bool = False) -> tuple[ShortForm, Ints]:
+    """The form that the search finds, and channels for which it has no proof: the first that are met, or `every` one.
 
     Step k wants (T_k + delta) m / 2^32 + addend >= k 2^s > (T_k - 1 + delta) m / 2^32 + addend, with s = shift + up and
     m the multiplier times 2^up. So the addend is an integer in [a - delta m, b - delta m) / 2^32, where a = max(k
@@ -192,13 +192,19 @@ def _search_form(exact: Requantization, up: Ints, shift: int) -> tuple[ShortForm
     def settle(left: Ints) -> Ints:
         for group in _SEARCH[:-1]:
             left = left[~search(left, group)]
+        if every:
+            return left[~search(left, _SEARCH[-1])]
         batches = (left[start : start + _BATCH] for start in range(0, len(left), _BATCH))
         return next((failed for batch in batches if len(failed := batch[~search(batch, _SEARCH[-1])])), left[:0])
 
-    coarse = np.flatnonzero(~constant & (room < 0))
-    failed = coarse if len(coarse) else settle(np.flatnonzero(~constant))
+    coarse = ~constant & (room < 0)
+    failed = np.flatnonzero(coarse)
+    if every or not len(failed):
+        failed = np.concatenate([failed, settle(np.flatnonzero(~constant & ~coarse))])
     form = ShortForm(shift, up, delta, multiplier, addend)
-    return form, failed if len(failed) else np.flatnonzero(~_proven(exact, form))
+    if every or not len(failed):
+        failed = np.union1d(failed, np.flatnonzero(~_proven(exact, form)))
+    return form, failed
 
 
 def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, scaled: Ints) -> tuple[Ints, Ints]:
@@ -264,8 +270,8 @@ def _proven(exact: Requantization, form: ShortForm) -> NDArray[np.bool_]:
 def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = ()) -> ShortForm | None:
     """The first proven short form: preferred shifts (layers with the same one share code), then precise to coarse."""
     least, greatest = exact(exact.low[:, None])[:, 0], exact(exact.high[:, None])[:, 0]
-    if bool(((least < exact.zero_point) & (greatest > exact.zero_point)).any()):
-        return None  # ties away from zero put the steps below and above the zero point on different lines
+    if bool(_two_signs(exact).any()):
+        return None
     live = least != greatest
     most = int(exact.exponent[live].min()) - 1 if bool(live.any()) else 8
     failed = np.zeros(0, np.int64)  # what fails with one shift likely fails with the next: it is tried first
@@ -278,17 +284,43 @@ def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = (
     return None
 
 
-def fits_general_form(exact: Requantization) -> bool:
-    """Whether SMMULR(2 acc, m), + sign, + addend, ASR e, SSAT #8 is exact: acc in 31 bits, 1 <= e, all of int8.
+def _two_signs(exact: Requantization) -> NDArray[np.bool_]:
+    """Channels with results on both sides of the zero point, which have no short form.
+
+    Ties away from zero put the steps below and above it on different lines.
+    """
+    least, greatest = exact(exact.low[:, None])[:, 0], exact(exact.high[:, None])[:, 0]
+    return np.asarray((least < exact.zero_point) & (greatest > exact.zero_point))
+
+
+def partial_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...]) -> tuple[ShortForm, NDArray[np.bool_]]:
+    """The short form that is proven for most channels, of those with one of these shifts; and for which it is."""
+    possible = np.flatnonzero(~_two_signs(exact))
+    best: tuple[ShortForm, NDArray[np.bool_]] | None = None
+    for shift in shifts if len(possible) else shifts[:1]:
+        part, failed = _search_form(exact.rows(possible), up[possible], shift, every=True)
+        form = ShortForm(shift, up, *(np.zeros(len(up), np.int64) for _ in range(3)))
+        for name in ("delta", "multiplier", "addend"):
+            getattr(form, name)[possible] = getattr(part, name)
+        proven = np.zeros(len(up), bool)
+        proven[np.delete(possible, failed)] = True
+        if best is None or proven.sum() > best[1].sum():
+            best = form, proven
+    assert best is not None
+    return best
+
+
+def fits_general_form(exact: Requantization) -> NDArray[np.bool_]:
+    """Per channel whether SMMULR(2 acc, m), + sign, + addend, ASR e, SSAT #8 is exact up to the activation's clamp.
 
     SMMULR of the doubled accumulator is doubling_high_mul; a right shift with 2^(e-1) added rounds ties up, and adding
-    the sign first makes that away from zero. Both terms must stay in int32.
+    the sign first makes that away from zero. Both terms must stay in int32: acc in 31 bits, 1 <= e <= 22.
     """
-    small = bool((np.maximum(np.abs(exact.low), np.abs(exact.high)) < 2**30).all())
-    whole = exact.minimum == -128 and exact.maximum == 127
-    return small and whole and bool(((exact.exponent >= 1) & (exact.exponent <= 22)).all())
+    small = np.maximum(np.abs(exact.low), np.abs(exact.high)) < 2**30
+    return np.asarray(small & (exact.exponent >= 1) & (exact.exponent <= 22))
 
 
 def general_addend(exact: Requantization) -> Ints:
-    """The addend of the general form: zero point and half, both in units of 2^-e."""
-    return (np.int64(1) << (exact.exponent - 1)) + (np.int64(exact.zero_point) << exact.exponent)
+    """The addend of the general form, where that fits: zero point and half, both in units of 2^-e."""
+    exponent = np.clip(exact.exponent, 1, 22)
+    return (np.int64(1) << (exponent - 1)) + (np.int64(exact.zero_point) << exponent)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgeq.codegen import proofs
 from edgeq.codegen.proofs import Requantization, accumulator_bounds, fits_general_form, general_addend, short_form
+from edgeq.codegen.variants.dsp.common import Run, endings
 
 INT32 = 2**32
 
@@ -110,7 +111,7 @@ def test_two_signs_have_no_short_form() -> None:
 def test_general_form_equals_tflm(multiplier: int, exponent: int, zero: int, acc: int) -> None:
     """lsl, smmulr, add the sign, add the addend, asr, ssat: in 32-bit steps, against TFLM's definition."""
     exact = layer([multiplier], [exponent], zero, -128, [-(2**30) + 1], [2**30 - 1])
-    assert fits_general_form(exact)
+    assert fits_general_form(exact).all()
     for value in (acc, -acc, acc >> exponent, -(acc >> exponent)):
         high = (2 * value * multiplier + 2**31) >> 32
         total = high + (high >> 31) + int(general_addend(exact)[0])
@@ -118,11 +119,60 @@ def test_general_form_equals_tflm(multiplier: int, exponent: int, zero: int, acc
         assert max(-128, min(127, total >> exponent)) == tflm(value, multiplier, exponent, zero, -128, 127)
 
 
-@pytest.mark.parametrize(
-    ("exponent", "minimum", "reach"), [(0, -128, 1000), (23, -128, 1000), (5, 0, 1000), (5, -128, 2**30)]
+@pytest.mark.parametrize(("exponent", "reach"), [(0, 1000), (23, 1000), (5, 2**30)])
+def test_general_form_knows_its_limits(exponent: int, reach: int) -> None:
+    """Channel by channel: the one beside it fits."""
+    exact = layer([2**30] * 2, [exponent, 5], 0, -128, [-reach, -1000], [reach, 1000])
+    assert fits_general_form(exact).tolist() == [False, True]
+
+
+channel = st.tuples(multipliers, st.sampled_from([0, 1, 2, 5, 6, 7, 23]), st.sampled_from([900, 20_000, 2**23]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(channel, min_size=8, max_size=8),
+    st.sampled_from([(-128, -128), (-20, -20), (3, -128)]),
+    st.sampled_from([90, 127]),
+    st.integers(0, 2**32 - 1),
 )
-def test_general_form_knows_its_limits(exponent: int, minimum: int, reach: int) -> None:
-    assert not fits_general_form(layer([2**30], [exponent], 0, minimum, [-reach], [reach]))
+def test_every_channel_ends_by_a_form_that_is_exact_for_it(
+    channels: list[tuple[int, int, int]], low: tuple[int, int], maximum: int, seed: int
+) -> None:
+    """All ways that `endings` offers, in 32-bit arithmetic as the instructions do it, pairs packed, groups of 4."""
+    generator = np.random.default_rng(seed)
+    m, e, reach = (np.array(column, np.int64) for column in zip(*channels, strict=True))
+    exact = Requantization(m, e, low[0], low[1], maximum, -reach, reach)
+    flat = generator.integers(-128, 128, (8, 3))
+    acc = np.concatenate([exact.points, generator.integers(-reach[:, None], reach[:, None] + 1, (8, 2000))], axis=1)
+    none = np.zeros(8, np.int64)
+    for ending in endings(exact, flat, none, up=np.tile([0, 8], 4), preferred=(5, 4, 6), group=4):
+        assert sorted(c for run in ending.runs for c in range(run.first, run.last)) == list(range(8))
+        kept = np.where(np.isin(np.arange(8), ending.rest)[:, None], 0, flat)
+        halves = kept[0::2] + 256 * kept[1::2]
+        assert ((halves >= -(2**15)) & (halves < 2**15)).all()
+        for run in ending.runs:
+            for c in range(run.first, run.last):
+                if c not in ending.rest:
+                    assert (ended(run, c - run.first, acc[c]) == exact(acc)[c]).all()
+
+
+def ended(run: Run, row: int, acc: np.ndarray) -> np.ndarray:
+    """Results of a run's channel, the upper one of a pair where odd, whose accumulator arrives times 256."""
+    upper, end = 8 * (row % 2), run.end
+
+    def wrap(values: np.ndarray) -> np.ndarray:
+        return (values + 2**31) % INT32 - 2**31
+
+    raw = wrap(acc + end.bias[row] << upper)
+    multiplier, addend, *exponent = (int(value) for value in end.parameters[row])
+    if end.short is not None:
+        total = wrap((raw * multiplier + (addend << 32)) >> 32)
+        return np.clip(total >> end.shift(upper), -128, 127)
+    doubled = raw >> 7 if upper else wrap(raw << 1)
+    high = (doubled * multiplier + 2**31) >> 32
+    total = wrap(high + (high >> 31) + addend)
+    return np.clip(np.clip(total >> exponent[0], -128, 127), end.minimum, end.maximum)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(-128, 127))

@@ -16,13 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import geometry, weights_of, window_overlap
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Overlap, Source, Step, Unsupported
 from edgeq.codegen.variants.dsp import gemm
-from edgeq.codegen.variants.dsp.common import applies, packable, requantization, tail
+from edgeq.codegen.variants.dsp.common import Ending, applies, endings, requantization
 
 _WHOLE_BYTES = 2048
 """The largest padded input that is copied whole so that pairs may cross rows."""
@@ -94,27 +96,36 @@ def conv_2d(node: Node) -> Iterator[Step]:
     exact = requantization(node, constants, flat)
     if not plain or out_c % 4 or exact is None:
         return
-    source, result = node.input(0), node.output()
-    folded = constants.bias - zero_point(source) * flat.astype(np.int64).sum(axis=1)
-    end = tail(exact, folded, np.where(np.arange(out_c) % 2 == 1, 8, 0), _SHIFTS)
-    if end is None or not packable(exact, flat.astype(np.int64), end):
-        return
+    folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
+    up = np.where(np.arange(out_c) % 2 == 1, 8, 0)
+    for ending in endings(exact, flat.astype(np.int64), folded, up=up, preferred=_SHIFTS, group=4):
+        yield _step(node, shape, flat, folded, ending)
+
+
+def _step(node: Node, shape: dict[str, int], flat: NDArray[np.int8], folded: Ints, ending: Ending) -> Step:
+    source, result, exact = node.input(0), node.output(), requantization(node, weights_of(node, len(flat)), flat)
+    assert exact is not None
     window = _window(shape)
     weights = gemm.spread(flat, window.run)
-    kernel, kernel_source, code = gemm.kernel(weights.shape[1], end, node.target.optimize)
+    pairs = weights.shape[1]
+    kernels = [gemm.kernel(pairs, run.end, node.target.optimize) for run in ending.runs]
+    streams = gemm.stream(weights, ending)
+    if len(ending.rest):
+        kernels.append((*gemm.rest(pairs, exact), 260))
+        streams.append(gemm.rest_stream(weights.reshape(len(flat), -1), folded, exact, ending.rest))
+    stream = np.concatenate(streams)
     expansion = gemm.expand(window.run, aligned=shape["in_c"] % 4 == 0)
-    stream = gemm.stream(weights, end)
-    driver, driver_source = _driver(window, zero_point(source), (kernel, kernel_source), expansion)
-    pairs = (shape["out_h"] * shape["out_w"] + 1) // 2
+    firsts = [run.first for run in ending.runs] + [0] * bool(len(ending.rest))
+    calls = _Calls(tuple(k[:2] for k in kernels), tuple(firsts), tuple(map(len, streams)), node.operator.index)
+    driver, driver_source = _driver(window, zero_point(source), calls, expansion)
+    blocks = (shape["out_h"] * shape["out_w"] + 1) // 2
     moved = shape["in_h"] * window.stride / 2 if window.rows else 0
-    row_copies = window.rows != 0
-    yield Step(
+    return Step(
         operator=node.operator.index,
         name=node.operator.name,
         kernel="conv_2d_s8_dsp",
-        method=f"{filter_h}x{filter_w}, stride {shape['stride_h']}x{shape['stride_w']}, two pixels by four channels, "
-        f"{'rows padded in scratch, ' if row_copies else ''}"
-        f"{'general requantization' if end.short is None else 'certified requantization'}",
+        method=f"{shape['filter_h']}x{shape['filter_w']}, stride {shape['stride_h']}x{shape['stride_w']}, "
+        f"two pixels by four channels, {'rows padded in scratch, ' if window.rows else ''}{ending.method}",
         calls=(
             f"{driver}({{t{source.index}}}, {{t{result.index}}}, {{stream}}, {{stream}} + {stream.size}, {{scratch}});",
         ),
@@ -123,31 +134,66 @@ def conv_2d(node: Node) -> Iterator[Step]:
         constants=(Constant("stream", "int32_t", stream, 8),),
         scratch_bytes=window.scratch_bytes,
         overlaps=(Overlap(source.index, result.index, _before_bytes(node, window)),),
-        emitted=(kernel_source, expansion[1], driver_source),
+        headers=("arithmetic.h",) if len(ending.rest) else (),
+        emitted=(*dict.fromkeys(k[1] for k in kernels), expansion[1], driver_source),
         macs=result.elements * flat.shape[1],
-        cost=gemm.cost(weights.shape[1], out_c, pairs, end.short is None)
-        + pairs * filter_h * (window.run * 1.5 + 15)
-        + moved,
-        code_bytes=code + 300,
+        cost=gemm.cost(pairs, blocks, ending) + blocks * shape["filter_h"] * (window.run * 1.5 + 15) + moved,
+        code_bytes=sum(dict(k[1:] for k in kernels).values()) + 300,
     )
 
 
-def _driver(
-    window: _Window, zero: int, micro_kernel: tuple[str, Source], expansion: tuple[str, Source]
-) -> tuple[str, Source]:
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """What yields all channels of two pixels: kernels, the first channel of each, the words that each reads."""
+
+    kernels: tuple[tuple[str, Source], ...]
+    firsts: tuple[int, ...]
+    words: tuple[int, ...]
+    layer: int
+
+    @property
+    def name(self) -> str:
+        """The one kernel, or the function that calls all."""
+        return self.kernels[0][0] if len(self.kernels) == 1 else "channels"
+
+    @property
+    def label(self) -> str:
+        """For the driver's name: equal labels, equal calls."""
+        return self.kernels[0][0].rsplit("_", 1)[1] if len(self.kernels) == 1 else f"mixed{self.layer}"
+
+    @property
+    def prototypes(self) -> str:
+        return "\n".join(dict.fromkeys(source.prototypes for _, source in self.kernels))
+
+    @property
+    def text(self) -> str:
+        """The function that calls all, where there are several."""
+        if len(self.kernels) == 1:
+            return ""
+        starts = np.cumsum((0, *self.words[:-1])).tolist()
+        lines = []
+        ends = [*(f"stream + {start}" for start in starts[1:]), "end"]
+        for (name, _), first, start, end in zip(self.kernels, self.firsts, starts, ends, strict=True):
+            lines.append(f"    {name}(stream + {start}, x, y0 + {first}, y1 + {first}, {end});\n")
+        parameters = "const int32_t *stream, const int32_t *x, int8_t *y0, int8_t *y1, const int32_t *end"
+        comment = "/* All channels of two pixels, each by the form that is proven for it. */"
+        return f"{comment}\nstatic void channels({parameters}) {{\n{''.join(lines)}}}\n\n"
+
+
+def _driver(window: _Window, zero: int, calls: _Calls, expansion: tuple[str, Source]) -> tuple[str, Source]:
     """The C that walks over pixels and rows for one shape."""
-    (kernel, kernel_source), (expand, expand_source) = micro_kernel, expansion
+    kernel, (expand, expand_source) = calls.name, expansion
     shape = window.shape
     size = "x".join(str(shape[k]) for k in ("in_h", "in_w", "in_c", "out_h", "out_w", "out_c", "filter_h", "filter_w"))
     pads = f"s{shape['stride_h']}x{shape['stride_w']}p{shape['pad_top']}x{shape['pad_left']}z{zero + 128}"
-    name = f"edgeq_conv_2d_s8_dsp_{size}_{pads}_{kernel.rsplit('_', 1)[1]}"
+    name = f"edgeq_conv_2d_s8_dsp_{size}_{pads}_{calls.label}"
     prototype = f"void {name}(const int8_t *x, int8_t *y, const int32_t *stream, const int32_t *end, int32_t *words);"
     body = _walk_tensor(window, kernel, expand) if not window.rows else _walk_rows(window, zero, kernel, expand)
     if shape["filter_h"] == 1 and not window.rows and shape["out_w"] == shape["in_w"]:
         body = _walk_flat(window, kernel, expand)
     text = (
         "#include <stdint.h>\n#include <string.h>\n\n"
-        f"{kernel_source.prototypes}\n{expand_source.prototypes}\n{prototype}\n\n"
+        f"{calls.prototypes}\n{expand_source.prototypes}\n{prototype}\n\n{calls.text}"
         f"/* {shape['filter_h']}x{shape['filter_w']} convolution {shape['in_h']}x{shape['in_w']}x{shape['in_c']} -> "
         f"{shape['out_h']}x{shape['out_w']}x{shape['out_c']}: expand two pixels, then all channels of both. */\n"
         f"{prototype[:-1]} {{\n{body}}}\n"

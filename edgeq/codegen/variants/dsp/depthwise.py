@@ -14,22 +14,40 @@ Registers: r0 plane, r1 output, r2-r3 activations, r4-r7 accumulators (stride 2:
 the six weight pairs. In the frame: the bias four times (one LDM starts a block), the requantization, pointers, loop
 ends.
 
-Obligations: depth multiplier 1, no dilation, batch 1, offsets within the instructions' immediates, the tail's proof.
+Obligations: depth multiplier 1, no dilation, batch 1, offsets within the instructions' immediates, the tail's proof,
+channel by channel (`endings`): channels with one end form runs, a call each; what no end is proven for is left to C
+(`_rest`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import geometry, weights_of
+from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step, Unsupported
-from edgeq.codegen.variants.dsp.common import BUDGET, Tail, applies, as_words, function, requantization, tail
+from edgeq.codegen.variants.dsp.common import (
+    BUDGET,
+    Ending,
+    Run,
+    Tail,
+    applies,
+    as_words,
+    bytes_as_words,
+    endings,
+    function,
+    general_product,
+    general_result,
+    requantization,
+)
 
 _SHIFTS = (3, 4, 2)
 _UNROLL: dict[Optimize, int] = {"speed": 12, "balanced": 6, "ram": 3, "flash": 1}
@@ -44,6 +62,12 @@ class _Plane:
     """A shape's plane: rows of `stride` int16, the input's first row and column at (top, left)."""
 
     shape: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """For kernels' names."""
+        size = "x".join(str(self.shape[k]) for k in ("in_h", "in_w", "in_c", "out_h", "out_w"))
+        return f"{size}_s{self.step}p{self.shape['pad_top']}x{self.shape['pad_left']}"
 
     @property
     def step(self) -> int:
@@ -159,14 +183,10 @@ def _finish(result: Tail, values: list[str]) -> Iterator[str]:
         yield from (f"    ssat {v}, #8, {v}, asr #{result.shift(0)}" for v in values)
         return
     for v in values:
-        yield f"    lsl {v}, {v}, #1"
-        yield f"    smmulr {v}, {v}, r2"
-        yield f"    add {v}, {v}, {v}, asr #31"
-        yield f"    add {v}, {v}, r3"
+        yield from general_product(v, 0, "r2", "r3")
     yield f"    ldr r2, [sp, #{_EXPONENT}]"
     for v in values:
-        yield f"    asr {v}, {v}, r2"
-        yield f"    ssat {v}, #8, {v}"
+        yield from general_result(result, v, "r2")
 
 
 def _block(plane: _Plane, result: Tail, column: int, rows: int, columns: int) -> Iterator[str]:
@@ -210,9 +230,7 @@ def _row(plane: _Plane, result: Tail, rows: int, unroll: int) -> Iterator[str]:
 
 def _kernel(plane: _Plane, result: Tail, optimize: Optimize) -> tuple[str, Source, int]:
     shape, rows = plane.shape, plane.block_rows
-    pads = f"s{plane.step}p{shape['pad_top']}x{shape['pad_left']}"
-    size = "x".join(str(shape[k]) for k in ("in_h", "in_w", "in_c", "out_h", "out_w"))
-    name = f"edgeq_depthwise_3x3_s8_dsp_{size}_{pads}_{result.name}"
+    name = f"edgeq_depthwise_3x3_s8_dsp_{plane.name}_{result.name}"
     pairs, odd = divmod(shape["out_h"], rows)
     lines = [
         "    push {r4-r11, lr}", "    ldr r4, [sp, #36]", f"    sub sp, sp, #{_FRAME}",
@@ -253,13 +271,22 @@ def _channels(flat: NDArray[np.int8], result: Tail, step: int) -> NDArray[np.int
     return as_words(np.concatenate([result.bias[:, None], result.parameters, words], axis=1))
 
 
-def _prepare(plane: _Plane, zero: int, kernel: str, kernel_source: Source) -> tuple[str, Source]:
-    """The C that fills the border and calls the kernel."""
-    name = f"{kernel}_z{zero + 128}"
+def _prepare(
+    plane: _Plane, zero: int, calls: Sequence[tuple[str, int, int]], sources: Sequence[Source], layer: int
+) -> tuple[str, Source]:
+    """The C that fills the border and calls kernels: each its name, the first channel, its start in the table."""
+    name = f"{calls[0][0]}_z{zero + 128}{f'_mixed{layer}' if len(calls) > 1 else ''}"
     prototype = f"void {name}(const int8_t *x, int8_t *y, int16_t *plane, const int32_t *channels, const int32_t *end);"
+    prototypes = "\n".join(source.prototypes for source in sources)
+    ends = [*(f"channels + {start}" for _, _, start in calls[1:]), "end"]
+    lines = "\n".join(
+        f"    {kernel}(x{f' + {first}' if first else ''}, y{f' + {first}' if first else ''}, plane, "
+        f"channels{f' + {start}' if start else ''}, {end});"
+        for (kernel, first, start), end in zip(calls, ends, strict=True)
+    )
     text = f"""#include <stdint.h>
 
-{kernel_source.prototypes}
+{prototypes}
 {prototype}
 
 /* The plane's border is the input's zero point, {zero}; the interior is written anew for each channel. */
@@ -267,7 +294,7 @@ def _prepare(plane: _Plane, zero: int, kernel: str, kernel_source: Source) -> tu
     for (int32_t i = 0; i < {plane.rows * plane.stride}; i++) {{
         plane[i] = {zero};
     }}
-    {kernel}(x, y, plane, channels, end);
+{lines}
 }}
 """
     return name, Source(name.removeprefix("edgeq_"), text, prototype)
@@ -302,22 +329,39 @@ def depthwise_conv_2d(node: Node) -> Iterator[Step]:
     plane = _Plane(shape)
     if not plain or not square or exact is None or not _fits(plane):
         return
-    source, result = node.input(0), node.output()
-    folded = constants.bias - zero_point(source) * flat.astype(np.int64).sum(axis=1)
-    end = tail(exact, folded, np.zeros(out_c, np.int64), _SHIFTS)
-    if end is None:
-        return
-    kernel, kernel_source, code = _kernel(plane, end, node.target.optimize)
-    entry, entry_source = _prepare(plane, zero_point(source), kernel, kernel_source)
-    channels = _channels(flat, end, plane.step)
+    folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
+    up = np.zeros(out_c, np.int64)
+    for ending in endings(exact, flat.astype(np.int64), folded, up=up, preferred=_SHIFTS, group=1):
+        yield _step(node, plane, flat, folded, ending)
+
+
+def _step(node: Node, plane: _Plane, flat: NDArray[np.int8], folded: Ints, ending: Ending) -> Step:
+    source, result, shape = node.input(0), node.output(), plane.shape
+    exact = requantization(node, weights_of(node, len(flat)), flat)
+    assert exact is not None
+    kernels, calls, tables, at = [], [], [], 0
+    for run in _without(ending):
+        kernel = _kernel(plane, run.end, node.target.optimize)
+        tables.append(_channels(flat[run.first : run.last], run.end, plane.step))
+        calls.append((kernel[0], run.first, at))
+        kernels.append(kernel)
+        at += len(tables[-1])
+    if len(ending.rest):
+        kernels.append((*_rest(plane, exact), 300))
+        heads = np.stack([folded, exact.multiplier, exact.exponent, np.arange(len(flat))], axis=1)
+        tables.append(as_words(np.concatenate([heads, bytes_as_words(flat.astype(np.int64))], axis=1)[ending.rest]))
+        calls.append((kernels[-1][0], 0, at))
+    channels = np.concatenate(tables)
+    sources = tuple(dict.fromkeys(k[1] for k in kernels))
+    entry, entry_source = _prepare(plane, zero_point(source), calls, sources, node.operator.index)
     same = shape["in_h"] == shape["out_h"] and shape["in_w"] == shape["out_w"]
-    outputs = shape["out_h"] * shape["out_w"]
-    yield Step(
+    outputs, gathered = shape["out_h"] * shape["out_w"], 2.3 * shape["in_h"] * shape["in_w"]
+    each = 11.5 if plane.step == 1 else 14
+    return Step(
         operator=node.operator.index,
         name=node.operator.name,
         kernel="depthwise_conv_2d_s8_dsp",
-        method=f"3x3, stride {plane.step}, one channel at a time on an int16 plane, "
-        f"{'general requantization' if end.short is None else 'certified requantization'}",
+        method=f"3x3, stride {plane.step}, one channel at a time on an int16 plane, {ending.method}",
         calls=(
             f"{entry}({{t{source.index}}}, {{t{result.index}}}, {{scratch}}, {{channels}}, "
             f"{{channels}} + {channels.size});",
@@ -327,8 +371,63 @@ def depthwise_conv_2d(node: Node) -> Iterator[Step]:
         constants=(Constant("channels", "int32_t", channels),),
         scratch_bytes=2 * plane.rows * plane.stride,
         overlaps=(Overlap(source.index, result.index, 0, exact=True),) if same else (),
-        emitted=(kernel_source, entry_source),
+        headers=("arithmetic.h",) if len(ending.rest) else (),
+        emitted=(*sources, entry_source),
         macs=result.elements * 9,
-        cost=out_c * (outputs * (11.5 if plane.step == 1 else 14) + 2.3 * shape["in_h"] * shape["in_w"] + 50),
-        code_bytes=code + 60,
+        cost=len(flat) * (outputs * each + gathered + 50)
+        + 4 * outputs * ending.general
+        + len(ending.rest) * (90 * outputs + 6 * gathered)
+        + 30 * len(calls),
+        code_bytes=sum(dict(k[1:] for k in kernels).values()) + 60,
     )
+
+
+def _without(ending: Ending) -> Iterator[Run]:
+    """The runs without channels that `_rest` computes."""
+    for run in ending.runs:
+        inside = [channel for channel in ending.rest.tolist() if run.first <= channel < run.last]
+        for before, after in pairwise([run.first - 1, *inside, run.last]):
+            if after - before > 1:
+                yield Run(before + 1, after, run.end.rows(slice(before + 1 - run.first, after - run.first)))
+
+
+def _rest(plane: _Plane, exact: Requantization) -> tuple[str, Source]:
+    """The C of channels that no assembly is licensed for, on the same plane."""
+    shape, (height, width) = plane.shape, plane.gathered
+    limits = "_".join(str(limit + 128) for limit in (exact.zero_point, exact.minimum, exact.maximum))
+    name = f"edgeq_depthwise_3x3_s8_tflm_{plane.name}_{limits}"
+    prototype = f"void {name}(const int8_t *x, int8_t *y, int16_t *plane, const int32_t *channels, const int32_t *end);"
+    text = f"""#include <stdint.h>
+#include "edgeq/arithmetic.h"
+
+{prototype}
+
+/* 3x3 depthwise for channels without a proven form: TFLM's steps.
+ * channels: start value, multiplier, exponent, channel, weights. */
+{prototype[:-1]} {{
+    for (; channels != end; channels += 7) {{
+        const int8_t *w = (const int8_t *)(channels + 4);
+        const int8_t *from = x + channels[3];
+        int8_t *to = y + channels[3];
+        for (int32_t row = 0; row < {height}; row++) {{
+            for (int32_t column = 0; column < {width}; column++) {{
+                plane[(row + {shape["pad_top"]}) * {plane.stride} + column + {shape["pad_left"]}] =
+                    from[(row * {shape["in_w"]} + column) * {shape["in_c"]}];
+            }}
+        }}
+        for (int32_t row = 0; row < {shape["out_h"]}; row++) {{
+            for (int32_t column = 0; column < {shape["out_w"]}; column++) {{
+                const int16_t *at = plane + row * {plane.step * plane.stride} + column * {plane.step};
+                int32_t acc = channels[0];
+                for (int32_t tap = 0; tap < 9; tap++) {{
+                    acc += w[tap] * at[tap / 3 * {plane.stride} + tap % 3];
+                }}
+                acc = edgeq_requantize(acc, channels[1], -channels[2]) + {exact.zero_point};
+                to[(row * {shape["out_w"]} + column) * {shape["out_c"]}] =
+                    (int8_t)edgeq_clamp(acc, {exact.minimum}, {exact.maximum});
+            }}
+        }}
+    }}
+}}
+"""
+    return name, Source(name.removeprefix("edgeq_"), text, prototype)

@@ -11,7 +11,8 @@ because |acc1| < 2^23. Two channels share a word, so weights take 8 bits each an
 Registers: r0 stream, r1 activations, r2-r3 weights, r4-r5 activations; pixel 0: r6 raw01, r7 low01, r8 raw23, r9 low23;
 pixel 1: r10, r11, r12, lr. The stack frame holds what the loop does not need: activations, both outputs, stream's end.
 
-Obligations: `packable` (halves fit int16, |acc1| < 2^23); the tail's proof; channels a multiple of 4.
+Obligations: halves fit int16, |acc1| < 2^23 and the tail's proof, channel by channel (`endings`): groups of 4 with one
+end form runs, a call each; what no end is proven for is left to `rest`. Channels are a multiple of 4.
 """
 
 from __future__ import annotations
@@ -22,8 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
+from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.step import Optimize, Source
-from edgeq.codegen.variants.dsp.common import Tail, as_words, function, pair_bias, pair_words
+from edgeq.codegen.variants.dsp.common import (
+    Ending,
+    Tail,
+    as_words,
+    bytes_as_words,
+    function,
+    general_value,
+    pair_bias,
+    pair_words,
+)
 
 _ACCUMULATORS = (("r7", "r11", 0), ("r6", "r10", 8), ("r9", "lr", 0), ("r8", "r12", 8))
 """Registers of channels 0..3: pixel 0, pixel 1, and by how many bits the accumulator arrives shifted."""
@@ -32,8 +43,14 @@ _UNROLL: dict[Optimize, int] = {"speed": 64, "balanced": 32, "ram": 16, "flash":
 """Pairs of k in a row without a branch."""
 
 
-def stream(weights: Ints, result: Tail) -> NDArray[np.int32]:
-    """The weight stream of `spread` weights [channels, pairs, 2]."""
+def stream(weights: Ints, result: Ending) -> list[NDArray[np.int32]]:
+    """The weight streams of `spread` weights [channels, pairs, 2], one for each run."""
+    kept = weights.copy()
+    kept[result.rest] = 0
+    return [_stream(kept[run.first : run.last], run.end) for run in result.runs]
+
+
+def _stream(weights: Ints, result: Tail) -> NDArray[np.int32]:
     groups = len(weights) // 4
     words = pair_words(weights).reshape(groups, 2, -1).transpose(0, 2, 1).reshape(groups, -1)
     bias = pair_bias(result.bias).reshape(groups, 4)
@@ -80,21 +97,11 @@ def short_tail(result: Tail, accumulators: tuple[tuple[str, str, int], ...]) -> 
                 yield f"    ssat {value}, #8, {value}, asr #{result.shift(up)}"
 
 
-def general_value(value: str, up: int, factor: str, addend: str, exponent: str) -> Iterator[str]:
-    """TFLM's two roundings: round(2 acc m / 2^32), then half and sign added, shift, saturate."""
-    yield f"    asr {value}, {value}, #7" if up else f"    lsl {value}, {value}, #1"
-    yield f"    smmulr {value}, {value}, {factor}"
-    yield f"    add {value}, {value}, {value}, asr #31"
-    yield f"    add {value}, {value}, {addend}"
-    yield f"    asr {value}, {value}, {exponent}"
-    yield f"    ssat {value}, #8, {value}"
-
-
-def _general_tail() -> Iterator[str]:
+def _general_tail(result: Tail) -> Iterator[str]:
     for one, two, up in _ACCUMULATORS:
         yield "    ldm r0!, {r2, r3, r4}"
         for value in (one, two):
-            yield from general_value(value, up, "r2", "r3", "r4")
+            yield from general_value(result, value, up)
 
 
 def kernel(pairs: int, result: Tail, optimize: Optimize) -> tuple[str, Source, int]:
@@ -107,7 +114,7 @@ def kernel(pairs: int, result: Tail, optimize: Optimize) -> tuple[str, Source, i
         "    push {r1-r5}", "    1:", "    ldm r0, {r10, r11, r12, lr}", "    ldm r0!, {r6, r7, r8, r9}",
         *_sum(pairs, unroll),
         *(f"    sub {raw}, {raw}, {low}" for raw, low in (("r6", "r7"), ("r10", "r11"), ("r8", "r9"), ("r12", "lr"))),
-        *(_general_tail() if result.short is None else short_tail(result, _ACCUMULATORS)),
+        *(_general_tail(result) if result.short is None else short_tail(result, _ACCUMULATORS)),
         "    ldm sp, {r1, r2, r3, r4}",
         *(f"    strb {one}, [r2], #1" for one, _, _ in _ACCUMULATORS),
         *(f"    strb {two}, [r3], #1" for _, two, _ in _ACCUMULATORS),
@@ -129,9 +136,57 @@ def kernel(pairs: int, result: Tail, optimize: Optimize) -> tuple[str, Source, i
     return name, Source(name.removeprefix("edgeq_"), text, prototype), code
 
 
-def cost(pairs: int, channels: int, pairs_of_pixels: int, general: bool) -> float:
-    """Executed instructions of the micro-kernel."""
-    return pairs_of_pixels * (channels / 4 * (12 * pairs + (68 if general else 36)) + 30)
+def rest(pairs: int, exact: Requantization) -> tuple[str, Source]:
+    """The C of channels that no assembly is licensed for."""
+    limits = "_".join(str(limit + 128) for limit in (exact.zero_point, exact.minimum, exact.maximum))
+    name = f"edgeq_gemm_2x1_s8_tflm_k{2 * pairs}_{limits}"
+    prototype = f"void {name}(const int32_t *stream, const int32_t *x, int8_t *y0, int8_t *y1, const int32_t *end);"
+    text = f"""#include <stdint.h>
+#include "edgeq/arithmetic.h"
+
+{prototype}
+
+static inline int8_t requantize(int32_t acc, const int32_t *p) {{
+    int32_t value = edgeq_requantize(acc, p[1], -p[2]) + {exact.zero_point};
+    return (int8_t)edgeq_clamp(value, {exact.minimum}, {exact.maximum});
+}}
+
+/* Two pixels by one channel at a time, K = {2 * pairs}, for channels without a proven form: TFLM's steps.
+ * stream: start value, multiplier, exponent, channel, weights; x: int16 pairs [k pair][pixel]. */
+{prototype[:-1]} {{
+    for (; stream != end; stream += {rest_words(pairs)}) {{
+        const int8_t *w = (const int8_t *)(stream + 4);
+        int32_t a = stream[0], b = a;
+        for (int32_t k = 0; k < {2 * pairs}; k += 2) {{
+            const int32_t one = x[k], two = x[k + 1];
+            a += w[k] * (int16_t)one + w[k + 1] * (one >> 16);
+            b += w[k] * (int16_t)two + w[k + 1] * (two >> 16);
+        }}
+        y0[stream[3]] = requantize(a, stream);
+        y1[stream[3]] = requantize(b, stream);
+    }}
+}}
+"""
+    return name, Source(name.removeprefix("edgeq_"), text, prototype)
+
+
+def rest_words(pairs: int) -> int:
+    """Words of a channel in the stream of `rest`."""
+    return 4 + -(-pairs // 2)
+
+
+def rest_stream(weights: Ints, folded: Ints, exact: Requantization, channels: Ints) -> NDArray[np.int32]:
+    """What `rest` reads, of weights [channels, taps] in the order of its activations."""
+    heads = np.stack([folded, exact.multiplier, exact.exponent, np.arange(len(folded))], axis=1)
+    return as_words(np.concatenate([heads, bytes_as_words(weights)], axis=1)[channels])
+
+
+def cost(pairs: int, pairs_of_pixels: int, result: Ending) -> float:
+    """Executed instructions of the micro-kernels."""
+    each = 0.0
+    for run in result.runs:
+        each += (run.last - run.first) / 4 * (12 * pairs + (68 if run.end.short is None else 36)) + 30
+    return pairs_of_pixels * (each + len(result.rest) * (10 * pairs + 80))
 
 
 def expand(run: int, aligned: bool) -> tuple[str, Source]:

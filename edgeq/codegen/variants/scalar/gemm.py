@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.step import Optimize, Source
-from edgeq.codegen.variants.dsp.common import as_words, function
+from edgeq.codegen.variants.dsp.common import as_words, bytes_as_words, function
 from edgeq.codegen.variants.scalar.common import LongForm, TwoProducts
 from edgeq.codegen.variants.scalar.requantize import clamped
 
@@ -84,20 +84,14 @@ def sections(weights: Ints, bias: Ints, form: Form) -> list[Section]:
     if len(general):
         exact = form.exact
         ends = np.stack([bias, exact.multiplier, exact.exponent, np.arange(len(bias))], axis=1)[general]
-        words = as_words(np.concatenate([ends, _bytes_as_words(weights[general])], axis=1))
+        words = as_words(np.concatenate([ends, bytes_as_words(weights[general])], axis=1))
         found.append(Section(1, weights.shape[1], words, words.size))
     return found
 
 
-def _bytes_as_words(values: Ints) -> Ints:
-    """int8 [rows, bytes] as words, rows padded to whole words."""
-    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % 4))).astype(np.int8)
-    return np.ascontiguousarray(padded).view("<i4").astype(np.int64)
-
-
 def _armv7m(chosen: Ints, rows: Ints, starts: Ints, form: LongForm) -> tuple[NDArray[np.int32], int]:
     end = np.concatenate([form.parameters[chosen], chosen[:, None]], axis=1)
-    words = as_words(np.concatenate([starts, _bytes_as_words(rows), end], axis=1))
+    words = as_words(np.concatenate([starts, bytes_as_words(rows), end], axis=1))
     return words, words.size
 
 
@@ -109,7 +103,7 @@ def _armv6m(chosen: Ints, rows: Ints, starts: Ints, form: TwoProducts) -> tuple[
     ends = [value[chosen] for value in names] + [chosen] + [v[chosen] for v in (form.shift, form.coarse, form.fine)]
     parameters = np.concatenate([starts, where[:, None], np.stack(ends, axis=1)], axis=1)
     blocks = np.pad(rows, ((0, -count % 8), (0, 0))).reshape(-1, 8, taps).transpose(0, 2, 1).reshape(1, -1)
-    words = np.concatenate([as_words(parameters), as_words(_bytes_as_words(blocks))])
+    words = np.concatenate([as_words(parameters), as_words(bytes_as_words(blocks))])
     return words, parameters.size
 
 
