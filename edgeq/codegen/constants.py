@@ -32,7 +32,7 @@ _ARITHMETIC: Mapping[str, Callable[[Array, Array], Array]] = {
     "MINIMUM": np.minimum,
 }
 _SHAPES: Mapping[str, Callable[..., Any]] = {
-    "RANGE": lambda start, limit, delta: np.arange(start.item(), limit.item(), delta.item()),
+    "RANGE": lambda start, limit, delta: range(start.item(), limit.item(), delta.item())[:_LIMIT_BYTES],
     "BROADCAST_ARGS": lambda a, b: np.broadcast_shapes(tuple(a), tuple(b)),
 }
 """Of whole numbers alone: what shapes and positions are computed with."""
@@ -97,17 +97,13 @@ def _compute(node: Node, inputs: list[Tensor], outputs: list[Tensor]) -> list[Ar
     name, result = node.operator.name, outputs[0]
     if name in _MOVES:
         return _moved(node, outputs)
-    if name in _SHAPES:
-        if not {t.type for t in (*inputs, result)} <= {*_INTEGERS}:
-            return []
-        return [np.asarray(_SHAPES[name](*map(_data, inputs)))]
     if name == "DEQUANTIZE":
         return _dequantized(inputs[0], result)
     if name == "CAST":
         whole = (*_INTEGERS, TensorType.INT8, TensorType.UINT8, TensorType.BOOL)
         plain = inputs[0].type in whole and result.type in (*_INTEGERS, TensorType.FLOAT32)
         return [_data(inputs[0])] if plain else []
-    if name in _ARITHMETIC or name == "DIV":
+    if name in _ARITHMETIC or name in _SHAPES or name == "DIV":
         return _arithmetic(node, inputs, result)
     return _looked_up(node, inputs[0], result)
 
@@ -134,14 +130,15 @@ def _dequantized(source: Tensor, result: Tensor) -> list[Array]:
 
 
 def _arithmetic(node: Node, inputs: list[Tensor], result: Tensor) -> list[Array]:
-    """Whole numbers, or float32 without an activation, where IEEE 754 leaves nothing open."""
-    types = {t.type for t in (*inputs, result)}
+    """Whole numbers, shapes, or float32 without an activation, where IEEE 754 leaves nothing open."""
+    types, name = {t.type for t in (*inputs, result)}, node.operator.name
+    if name in _SHAPES:
+        return [np.asarray(_SHAPES[name](*map(_data, inputs)))] if types <= {*_INTEGERS} else []
     if len(types) > 1 or len(inputs) != 2 or node.options.get("fused_activation_function", "NONE") != "NONE":
         return []
     a, b = (_data(t) for t in inputs)
     if np.broadcast_shapes(a.shape, b.shape) != result.shape:
         return []
-    name = node.operator.name
     if result.type in _INTEGERS and name in _ARITHMETIC:
         return [np.asarray(_ARITHMETIC[name](a, b))]
     if result.type is not TensorType.FLOAT32:
