@@ -171,7 +171,7 @@ def bundle(
     content = read_file(path)
     graph, name = read_bytes(content, where=str(path)), name or path.stem
     if ram is None:
-        plan = codegen.plan(graph, target, name=name, optimize=optimize)
+        plan = codegen.spread(codegen.plan(graph, target, name=name, optimize=optimize), target)
     else:
         plan = codegen.plan_within(graph, target, ram, name=name, optimize=optimize)
     result = codegen.emit(plan, content, agent=agent)

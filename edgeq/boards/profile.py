@@ -87,8 +87,9 @@ class Memory(_Table):
     """Bytes of the region."""
     reserved_bytes: Annotated[int, Field(ge=0)] = 0
     """What a boot loader, an operating system or firmware takes and a model cannot have."""
-    speed: Literal["fast", "slow"] = "fast"
-    """`slow`: behind a serial or external bus, or a bus that stalls the core."""
+    speed: Literal["tightly-coupled", "fast", "slow"] = "fast"
+    """`tightly-coupled`: one access a core cycle, without bus or cache; `slow`: behind a serial or external bus,
+    or a bus that stalls the core."""
     source: Source
     """Where these facts come from."""
 

@@ -14,6 +14,7 @@ from edgeq.checks.fit import memory_findings, memory_of
 from edgeq.checks.rules import Model, run_rules
 from edgeq.codegen import passes
 from edgeq.codegen.plan import Plan, plan, target, unsupported
+from edgeq.codegen.regions import spread
 from edgeq.codegen.step import Family, Memo
 from edgeq.errors import ModelError
 from edgeq.graph.ir import Graph, Operator, Tensor, TensorType
@@ -129,7 +130,7 @@ def check(
 def _plan(plans: Plans, board: Board, findings: list[Finding]) -> Plan | None:
     """The compile plan; where there is none although each operator is supported, the reason is a finding."""
     try:
-        return plans.of(board)
+        return spread(plans.of(board), board)
     except ModelError as error:
         findings.append(
             Finding(

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeq.boards.profile import Board, Memory
+from edgeq.boards.profile import Board
 from edgeq.checks.code_size import code_bytes
 from edgeq.checks.findings import Finding, Use
 from edgeq.codegen.plan import Plan
+from edgeq.codegen.regions import STEP_RAM_BYTES, agent_ram_bytes
 from edgeq.codegen.step import Step, Struct
 from edgeq.measure import Computed, Estimated, Quantity
 
-AGENT_CODE_BYTES, AGENT_CODE_BYTES_ARMV6M = 5_800, 7_350
-"""Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 5,740 to 5,810; for M0+ with what
+AGENT_CODE_BYTES, AGENT_CODE_BYTES_ARMV6M = 6_090, 7_650
+"""Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 6,030 to 6,110; for M0+ with what
 it needs of libgcc."""
-AGENT_RAM_BYTES = 1_120
-"""The agent's variables without its frame buffers."""
-STEP_RAM_BYTES = 8
-"""The agent's tick counter of each step."""
 _PATCHES_RAM_BYTES = 128 * STEP_RAM_BYTES
 """What the steps of patches may add to that."""
 
@@ -38,14 +35,18 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
         "code": Estimated(code, "bytes", source),
         "agent": Estimated(agent, "bytes", "agent linked without a model"),
     }
+    pieces = {f"arena in {region.name}": region.size_bytes for region in plan.regions}
     ram: dict[str, Quantity] = {
-        "arena": Computed(plan.arena_bytes, "bytes", "compile plan"),
-        "agent": Estimated(_agent_ram(plan, board), "bytes", "agent's variables and frames"),
+        **{
+            name: Computed(size, "bytes", "compile plan")
+            for name, size in (pieces or {"arena": plan.arena_bytes}).items()
+        },
+        "agent": Estimated(agent_ram_bytes(board, len(plan.steps)), "bytes", "agent's variables and frames"),
         "stack": Computed(board.stack_bytes, "bytes", "linker script"),
     }
     return (
-        Use("flash", _sum(flash), _available(board, "flash"), flash),
-        Use("ram", _sum(ram), _available(board, "ram"), ram),
+        Use("flash", _sum(flash), board.regions("flash")[0].usable_bytes, flash),
+        Use("ram", _sum(ram), _available(plan, board), ram),
     )
 
 
@@ -55,12 +56,8 @@ def _parameters(steps: tuple[Step, ...]) -> int:
     return sum(4 * (len(value) if isinstance(value, tuple) else 1) for s in structs for value in s.fields.values())
 
 
-def _agent_ram(plan: Plan, board: Board) -> int:
-    return AGENT_RAM_BYTES + board.payload_bytes + STEP_RAM_BYTES * len(plan.steps)
-
-
 def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:
-    """`flash-too-small`, `ram-too-small`, each with the bytes that are missing; `ram-elsewhere` as a warning."""
+    """`flash-too-small`, `ram-too-small`, each with the bytes that are missing."""
     for use in uses:
         needed = int(use.needed.value) if isinstance(use.needed, (Computed, Estimated)) else 0
         if use.available_bytes is None or needed <= use.available_bytes:
@@ -70,15 +67,12 @@ def memory_findings(uses: tuple[Use, ...], board: Board) -> Iterator[Finding]:
             sentence = "Code, constants and the agent must fit into the board's flash."
             remedy = "Take a smaller model (a lower width multiplier), or --optimize flash."
         else:
-            sentence = "The arena, the stack and the agent must fit into the board's first region of RAM."
+            sentence = "Stack and agent must fit into the board's first region of RAM, and the arena into it or others."
             left = use.available_bytes - _other_ram(use) - _PATCHES_RAM_BYTES
             patches = (
                 f"Run the first layers patch by patch (edgeq bundle --ram {left}), or take" if left > 0 else "Take"
             )
             remedy = f"{patches} smaller inputs."
-            larger = [region for region in board.regions("ram")[1:] if region.usable_bytes >= needed]
-            if larger:
-                remedy = f"Put {larger[0].name} first in a board file of your own: it is large enough."
         yield Finding(
             rule=f"{use.kind}-too-small",
             severity="error",
@@ -99,7 +93,8 @@ def _sum(parts: dict[str, Quantity]) -> Quantity:
     return Estimated(sum(values), "bytes", " + ".join(parts))
 
 
-def _available(board: Board, kind: str) -> int | None:
-    """Usable bytes of the first region, which the toolchain uses; None where memory is not limited."""
-    regions: tuple[Memory, ...] = board.regions("flash" if kind == "flash" else "ram")
-    return regions[0].usable_bytes if regions else None
+def _available(plan: Plan, board: Board) -> int:
+    """Usable bytes of RAM: of the first region, where stack and agent lie, and of those that hold the arena."""
+    used = {region.name for region in plan.regions}
+    ram = board.regions("ram")
+    return ram[0].usable_bytes + sum(region.usable_bytes for region in ram[1:] if region.name in used)

@@ -72,7 +72,7 @@ def _render(
     from rich.markup import escape
     from rich.table import Table
 
-    from edgeq.report.memory import goals_table, memory_table
+    from edgeq.report.memory import goals_table, memory_table, regions_text
 
     manifest = result.manifest
     if goals:
@@ -87,7 +87,8 @@ def _render(
     macs = sum(layer["macs"] for layer in manifest["layers"])
     console.print(
         f"{escape(str(out))}: {len(manifest['layers'])} layers, {macs:,} MACs, "
-        f"arena {manifest['arena_bytes']:,} bytes, constants {manifest['constants_bytes']:,} bytes"
+        f"arena {manifest['arena_bytes']:,} bytes{regions_text(manifest)}, "
+        f"constants {manifest['constants_bytes']:,} bytes"
     )
     if "patches" in manifest:
         console.print(_patches(manifest["patches"], manifest["arena_bytes"]))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from edgeq.codegen.memory import Arena, Buffer, Part, Rule, lower_bound, plan_arena
+from edgeq.codegen.memory import Arena, Buffer, Part, Rule, lower_bound, plan_arena, plan_regions
 from edgeq.codegen.step import Step
 from edgeq.graph.ir import Graph, Operator
 
@@ -165,6 +165,24 @@ class _Buffers:
                 )
                 yield Rule(i, j, before, separate=all(allowed is None for _, allowed in needs))
 
+    def accesses(self) -> list[int]:
+        """Bytes read and written of each buffer in one inference, estimated from the operators.
+
+        An output is written once; an input is read once for each multiplication that it takes part in, or once, and
+        scratch is written and read like the inputs that it holds.
+        """
+        counts = [0] * len(self.buffers)
+        for index, step in enumerate(self.steps):
+            read_bytes = sum(self.graph.tensors[t].size_bytes for t in step.inputs)
+            reads = max(1, step.macs // max(1, read_bytes))
+            for tensor in step.inputs:
+                counts[self.position[self.view[tensor][0]]] += reads * self.graph.tensors[tensor].size_bytes
+            for tensor in step.outputs:
+                counts[self.position[self.view[tensor][0]]] += self.graph.tensors[tensor].size_bytes
+            if index in self.scratch:
+                counts[self.scratch[index]] += (reads + 1) * step.scratch_bytes
+        return counts
+
     def _in_place(self, index: int, source: int, result: int) -> Iterator[Rule]:
         """The rule of a step whose input dies when its output is born."""
         if self.buffers[source].last != index or self.buffers[result].first != index:
@@ -208,20 +226,43 @@ def demand_bytes(graph: Graph, steps: Sequence[Step]) -> int:
     return lower_bound(found.buffers, list(found.rules()))
 
 
-def place(
-    graph: Graph, steps: Sequence[Step]
-) -> tuple[Arena, tuple[Placed, ...], Mapping[int, int], Mapping[int, int]]:
-    """The arena, its buffers, tensor -> offset, and step -> offset of its scratch, all in bytes."""
-    found = _Buffers(graph, steps)
-    arena = plan_arena(found.buffers, list(found.rules()))
+Places = tuple[tuple[Placed, ...], Mapping[int, int], Mapping[int, int]]
+"""The buffers, tensor -> address, step -> address of its scratch, all in bytes."""
+
+
+def _places(found: _Buffers, offsets: Sequence[int]) -> Places:
     tensors: Iterable[tuple[int, ...]] = (*map(found.members, found.bases), *(() for _ in found.scratch))
     placed = tuple(
         Placed(b.name, members, offset, b.size_bytes, b.first, b.last, b.parts)
-        for b, members, offset in zip(found.buffers, tensors, arena.offsets, strict=True)
+        for b, members, offset in zip(found.buffers, tensors, offsets, strict=True)
     )
     addresses = {
-        tensor: arena.offsets[found.position[base]] + at
+        tensor: offsets[found.position[base]] + at
         for tensor, (base, at) in found.view.items()
         if base in found.position
     }
-    return arena, placed, addresses, {step: arena.offsets[i] for step, i in found.scratch.items()}
+    return placed, addresses, {step: offsets[i] for step, i in found.scratch.items()}
+
+
+def place(graph: Graph, steps: Sequence[Step]) -> tuple[Arena, Places]:
+    """One arena for everything, and what lies where in it."""
+    found = _Buffers(graph, steps)
+    arena = plan_arena(found.buffers, list(found.rules()))
+    return arena, _places(found, arena.offsets)
+
+
+def place_in_regions(
+    graph: Graph, steps: Sequence[Step], capacities: Sequence[int]
+) -> tuple[tuple[Arena, ...], Places] | None:
+    """An arena for each region of so many bytes, the fastest first, and what lies where; None if it does not fit.
+
+    Addresses count through: those of a region begin where the arena of the one before ends.
+    """
+    found = _Buffers(graph, steps)
+    planned = plan_regions(found.buffers, list(found.rules()), found.accesses(), capacities)
+    if planned is None:
+        return None
+    regions, arenas = planned
+    starts = [0, *accumulate(arena.size_bytes for arena in arenas)]
+    within = [iter(arena.offsets) for arena in arenas]
+    return arenas, _places(found, [starts[region] + next(within[region]) for region in regions])

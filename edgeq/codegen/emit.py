@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from edgeq.codegen import golden
 from edgeq.codegen.buffers import Placed
 from edgeq.codegen.memory import ALIGN
-from edgeq.codegen.plan import Plan
+from edgeq.codegen.plan import Plan, Region
 from edgeq.codegen.step import Constant, Step, Struct
 from edgeq.files import data_directory, write_directory
 from edgeq.graph.ir import Tensor
 from edgeq.graph.writer import write_bytes
 
 STATUS_HEADER = "edgeq_status.h"
+_INCLUDE = re.compile(r'#include "(?:edgeq/)?(\w+\.h)"')
 MANIFEST = "manifest.json"
 MODEL = "golden/model.tflite"
 """The model that was compiled: what `bench` builds for this computer, to hold the device against."""
@@ -131,12 +133,33 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
+def _arenas(plan: Plan) -> tuple[Region, ...]:
+    """The pieces of an arena that lies in several regions, each given to the functions by a pointer of its own."""
+    return plan.regions if len(plan.regions) > 1 else ()
+
+
+def _piece(plan: Plan, address: int) -> tuple[int, int]:
+    """Which piece of the arena an address lies in, and at which byte of it."""
+    starts = [region.offset for region in _arenas(plan)]
+    piece = bisect_right(starts, address) - 1
+    return piece, address - starts[piece]
+
+
+def _at(plan: Plan, address: int) -> str:
+    return f"AT({', '.join(map(str, _piece(plan, address)))})" if _arenas(plan) else f"AT({address})"
+
+
+def _parameter(plan: Plan, const: str = "") -> str:
+    """How the functions take the arena."""
+    return "void *const *arenas" if _arenas(plan) else f"{const}void *arena"
+
+
 def _layer(plan: Plan, index: int, step: Step, constants: _Constants, structs: list[str]) -> str:
     """One step's block in the invoke function; adds its constants and parameter structures."""
     label = f"layer{index}"
-    names = {f"t{t}": f"AT({plan.addresses[t]})" for t in (*step.inputs, *step.outputs)}
+    names = {f"t{t}": _at(plan, plan.addresses[t]) for t in (*step.inputs, *step.outputs)}
     if index in plan.scratch:
-        names["scratch"] = f"AT({plan.scratch[index]})"
+        names["scratch"] = _at(plan, plan.scratch[index])
     for constant in step.constants:
         if isinstance(constant, Struct):
             structs.append(_struct(label, constant))
@@ -169,8 +192,25 @@ def _io_macros(prefix: str, kind: str, index: int, tensor: Tensor) -> list[str]:
 def _header(plan: Plan) -> str:
     upper = plan.name.upper()
     tensors = plan.graph.tensors
+    arenas = _arenas(plan)
+    sizes = [f"#define {upper}_ARENA_BYTES {plan.arena_bytes}"]
+    held = [
+        f"/* The arena is {upper}_ARENA_BYTES bytes, aligned to {upper}_ARENA_ALIGN, "
+        "the caller's: several arenas are several",
+        " * instances. It holds inputs, outputs, intermediates, scratch and state. */",
+    ]
+    if arenas:
+        sizes = [f"#define {upper}_ARENAS {len(arenas)}"]
+        for position, region in enumerate(arenas):
+            named = f"{_comment(region.name)} of the board {plan.board}"
+            sizes.append(f"#define {upper}_ARENA_{position}_BYTES {region.size_bytes} /* for {named} */")
+        held = [
+            f"/* `arenas` points to {upper}_ARENAS pointers, arena i being {upper}_ARENA_<i>_BYTES bytes, aligned to",
+            f" * {upper}_ARENA_ALIGN, in the region of RAM that is named there. They are the caller's: several sets of",
+            " * them are several instances. Together they hold inputs, outputs, intermediates, scratch and state. */",
+        ]
     macros = [
-        f"#define {upper}_ARENA_BYTES {plan.arena_bytes}",
+        *sizes,
         f"#define {upper}_ARENA_ALIGN {ALIGN}",
         f"#define {upper}_INPUTS {len(plan.graph.inputs)}",
         f"#define {upper}_OUTPUTS {len(plan.graph.outputs)}",
@@ -179,7 +219,7 @@ def _header(plan: Plan) -> str:
     for kind, indices in (("INPUT", plan.graph.inputs), ("OUTPUT", plan.graph.outputs)):
         for position, tensor in enumerate(indices):
             macros += _io_macros(upper, kind, position, tensors[tensor])
-    body = "\n".join(macros)
+    body, held_text = "\n".join(macros), "\n".join(held)
     banner = _banner(plan, f"The model {plan.name}: its memory, inputs and outputs, and how to run it.")
     return f"""{banner}#ifndef {upper}_H
 #define {upper}_H
@@ -194,20 +234,19 @@ extern "C" {{
 
 {body}
 
-/* The arena is {upper}_ARENA_BYTES bytes, aligned to {upper}_ARENA_ALIGN, the caller's: several arenas are several
- * instances. It holds inputs, outputs, intermediates, scratch and state. */
+{held_text}
 
 /* Where input `index` is written, anew before each invoke (later layers reuse the place); NULL if there is none. */
-void *{plan.name}_input(void *arena, int index);
+void *{plan.name}_input({_parameter(plan)}, int index);
 
 /* Where output `index` is read after an invoke; NULL if there is none. */
-const void *{plan.name}_output(const void *arena, int index);
+const void *{plan.name}_output({_parameter(plan, "const ")}, int index);
 
 /* Run the model once. EDGEQ_OK or a negative edgeq_status. */
-int32_t {plan.name}_invoke(void *arena);
+int32_t {plan.name}_invoke({_parameter(plan)});
 
 /* Set the state of a streaming model to its start; call once before the first invoke. */
-void {plan.name}_reset(void *arena);
+void {plan.name}_reset({_parameter(plan)});
 
 #ifdef __cplusplus
 }}
@@ -219,21 +258,101 @@ void {plan.name}_reset(void *arena);
 
 def _access(plan: Plan, kind: str, tensors: tuple[int, ...]) -> str:
     const = "const " if kind == "output" else ""
-    cases = "\n".join(
-        f"    case {i}:\n        return ({const}uint8_t *)arena + {plan.addresses[t]};" for i, t in enumerate(tensors)
-    )
-    return f"""{const}void *{plan.name}_{kind}({const}void *arena, int index)
+    guard, cases = "arena == NULL", ""
+    for i, tensor in enumerate(tensors):
+        place, at = f"({const}uint8_t *)arena", plan.addresses[tensor]
+        if _arenas(plan):
+            piece, at = _piece(plan, at)
+            place = f"({const}uint8_t *)arenas[{piece}]"
+        cases += f"    case {i}:\n        return {place} + {at};\n"
+    if _arenas(plan):
+        guard = f"{plan.name}_arenas_status(arenas) != EDGEQ_OK"
+    return f"""{const}void *{plan.name}_{kind}({_parameter(plan, const)}, int index)
 {{
-    if (arena == NULL) {{
+    if ({guard}) {{
         return NULL;
     }}
     switch (index) {{
-{cases}
-    default:
+{cases}    default:
         return NULL;
     }}
 }}
 """
+
+
+def _reset(plan: Plan) -> str:
+    resets = "\n".join(
+        f"    {_prefixed(line.format(**{f't{t}': _at(plan, plan.addresses[t]) for t in plan.addresses}), plan.name)}"
+        for step in plan.steps
+        for line in step.reset
+    )
+    if _arenas(plan):
+        bad = f"{plan.name}_arenas_status(arenas) != EDGEQ_OK"
+        body = (
+            f"    if ({bad}) {{\n        return;\n    }}\n{_pieces(plan)}\n{resets}" if resets else "    (void)arenas;"
+        )
+        return f"void {plan.name}_reset({_parameter(plan)})\n{{\n{body}\n}}\n"
+    body = "    (void)arena_start;"
+    if resets:
+        guard = "    if (arena == NULL) {\n        return;\n    }"
+        body = f"    uint8_t *const arena = (uint8_t *)arena_start;\n{guard}\n{resets}"
+    return f"void {plan.name}_reset(void *arena_start)\n{{\n{body}\n}}\n"
+
+
+def _pieces(plan: Plan) -> str:
+    """The pieces of the arena as the variables that AT uses."""
+    return "\n".join(
+        f"    uint8_t *const arena_{i} = (uint8_t *)arenas[{i}];\n    (void)arena_{i};"
+        for i in range(len(_arenas(plan)))
+    )
+
+
+_ONE_ARENA = """/* The address of a tensor: its offset in the arena. */
+#define AT(offset) ((void *)(arena + (offset)))
+"""
+_SEVERAL_ARENAS = """/* The address of a tensor: its offset in one of the arenas. */
+#define AT(piece, offset) ((void *)(arena_##piece + (offset)))
+"""
+
+
+def _status(plan: Plan) -> str:
+    """The function that refuses arenas that are not there, or not aligned."""
+    upper = plan.name.upper()
+    return f"""static int32_t {plan.name}_arenas_status(void *const *arenas)
+{{
+    if (arenas == NULL) {{
+        return EDGEQ_NO_ARENA;
+    }}
+    for (int i = 0; i < {upper}_ARENAS; ++i) {{
+        if (arenas[i] == NULL) {{
+            return EDGEQ_NO_ARENA;
+        }}
+        if ((uintptr_t)arenas[i] % {upper}_ARENA_ALIGN != 0) {{
+            return EDGEQ_ARENA_MISALIGNED;
+        }}
+    }}
+    return EDGEQ_OK;
+}}
+
+"""
+
+
+def _begin(plan: Plan) -> str:
+    """What the invoke function does before the layers."""
+    if _arenas(plan):
+        return f"""    const int32_t status = {plan.name}_arenas_status(arenas);
+    if (status != EDGEQ_OK) {{
+        return status;
+    }}
+{_pieces(plan)}"""
+    return f"""    if (arena_start == NULL) {{
+        return EDGEQ_NO_ARENA;
+    }}
+    if ((uintptr_t)arena_start % {plan.name.upper()}_ARENA_ALIGN != 0) {{
+        return EDGEQ_ARENA_MISALIGNED;
+    }}
+    uint8_t *const arena = (uint8_t *)arena_start;
+    (void)arena;"""
 
 
 def _model_source(plan: Plan, constants: _Constants) -> str:
@@ -242,15 +361,6 @@ def _model_source(plan: Plan, constants: _Constants) -> str:
     headers = sorted({header for step in plan.steps for header in step.headers})
     includes = "".join(f'#include "edgeq/{header}"\n' for header in headers)
     prototypes = "\n".join(dict.fromkeys(source.prototypes for step in plan.steps for source in step.emitted))
-    resets = "\n".join(
-        f"    {_prefixed(line.format(**{f't{t}': f'AT({plan.addresses[t]})' for t in plan.addresses}), plan.name)}"
-        for step in plan.steps
-        for line in step.reset
-    )
-    reset_body = "    (void)arena_start;"
-    if resets:
-        guard = "    if (arena == NULL) {\n        return;\n    }"
-        reset_body = f"    uint8_t *const arena = (uint8_t *)arena_start;\n{guard}\n{resets}"
     parameters = _prefixed("\n".join(structs), plan.name)
     return f"""{_banner(plan, f"The model {plan.name}: one call of a kernel for each layer.")}#include "{plan.name}.h"
 
@@ -259,9 +369,7 @@ def _model_source(plan: Plan, constants: _Constants) -> str:
 #include <stddef.h>
 #include <string.h>
 
-/* The address of a tensor: its offset in the arena. */
-#define AT(offset) ((void *)(arena + (offset)))
-
+{_SEVERAL_ARENAS if _arenas(plan) else _ONE_ARENA}
 /* Compiled with -DEDGEQ_PROFILE_HOOK=f, f(layer) is called after each layer. */
 #ifdef EDGEQ_PROFILE_HOOK
 void EDGEQ_PROFILE_HOOK(int32_t layer);
@@ -272,23 +380,12 @@ void EDGEQ_PROFILE_HOOK(int32_t layer);
 
 {_prefixed(prototypes, plan.name)}
 {parameters}
-{_access(plan, "input", plan.graph.inputs)}
+{_status(plan) if _arenas(plan) else ""}{_access(plan, "input", plan.graph.inputs)}
 {_access(plan, "output", plan.graph.outputs)}
-void {plan.name}_reset(void *arena_start)
+{_reset(plan)}
+int32_t {plan.name}_invoke({_parameter(plan) if _arenas(plan) else "void *arena_start"})
 {{
-{reset_body}
-}}
-
-int32_t {plan.name}_invoke(void *arena_start)
-{{
-    if (arena_start == NULL) {{
-        return EDGEQ_NO_ARENA;
-    }}
-    if ((uintptr_t)arena_start % {plan.name.upper()}_ARENA_ALIGN != 0) {{
-        return EDGEQ_ARENA_MISALIGNED;
-    }}
-    uint8_t *const arena = (uint8_t *)arena_start;
-    (void)arena;
+{_begin(plan)}
 
 {layers}
     return EDGEQ_OK;
@@ -297,16 +394,19 @@ int32_t {plan.name}_invoke(void *arena_start)
 
 
 def _kernel_files(plan: Plan) -> dict[str, bytes]:
-    """The kernels and headers in use, their external names prefixed with the model's."""
+    """The kernels in use and all that they include, their external names prefixed with the model's."""
     firmware = data_directory("firmware")
     files: dict[str, bytes] = {}
+    headers = {h for step in plan.steps for h in step.headers}
     for source in sorted({s for step in plan.steps for s in step.sources}):
         text = (firmware / "kernels" / source).read_text("utf-8")
         files[f"src/{plan.name}_{Path(source).stem}.c"] = _prefixed(text, plan.name).encode()
-    headers = {h for step in plan.steps for h in step.headers}
-    for header in sorted(headers):
-        text = (firmware / "include" / "edgeq" / header).read_text("utf-8")
-        files[f"src/edgeq/{header}"] = _prefixed(text, plan.name).encode()
+        headers.update(_INCLUDE.findall(text))
+    while missing := {h for h in headers if f"src/edgeq/{h}" not in files}:
+        for header in sorted(missing):
+            text = (firmware / "include" / "edgeq" / header).read_text("utf-8")
+            files[f"src/edgeq/{header}"] = _prefixed(text, plan.name).encode()
+            headers.update(_INCLUDE.findall(text))
     files[f"include/{STATUS_HEADER}"] = (firmware / "include" / STATUS_HEADER).read_bytes()
     for step in plan.steps:
         for emitted in step.emitted:
@@ -378,6 +478,15 @@ def _buffers(plan: Plan) -> list[dict[str, Any]]:
     return entries
 
 
+def _region_json(region: Region) -> dict[str, Any]:
+    return {
+        "name": region.name,
+        "offset": region.offset,
+        "bytes": region.size_bytes,
+        "lower_bound_bytes": region.lower_bound_bytes,
+    }
+
+
 def _manifest(plan: Plan, files: Mapping[str, bytes], agent: str) -> dict[str, Any]:
     tensors = plan.graph.tensors
     return {
@@ -386,10 +495,15 @@ def _manifest(plan: Plan, files: Mapping[str, bytes], agent: str) -> dict[str, A
         "name": plan.name,
         "model_sha256": plan.source.digest,
         "board": plan.board,
-        "options": {"optimize": plan.optimize, **({} if agent == "edgeq" else {"agent": agent})},
+        "options": {
+            "optimize": plan.optimize,
+            **({} if plan.ram_bytes is None else {"ram": plan.ram_bytes}),
+            **({} if agent == "edgeq" else {"agent": agent}),
+        },
         "arena_bytes": plan.arena_bytes,
         "arena_align": ALIGN,
         "arena_lower_bound_bytes": plan.arena.lower_bound_bytes,
+        **({"regions": [_region_json(region) for region in plan.regions]} if plan.regions else {}),
         **({"patches": asdict(plan.patches)} if plan.patches else {}),
         "inputs": [_tensor_json(tensors[t]) for t in plan.graph.inputs],
         "outputs": [_tensor_json(tensors[t]) for t in plan.graph.outputs],

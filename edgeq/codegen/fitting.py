@@ -59,7 +59,7 @@ def plan_within(
     prepared = passes.run(graph)
     asked = plan(graph, board, name=name, optimize=optimize, prepared=prepared)
     if asked.arena_bytes <= ram_bytes:
-        return asked
+        return replace(asked, ram_bytes=ram_bytes)
     planned = [asked]
     if optimize != "ram":
         planned.append(plan(graph, board, name=name, optimize="ram", prepared=prepared))
@@ -80,7 +80,7 @@ def plan_within(
             break
     fitting = [made for made in planned if made.arena_bytes <= ram_bytes]
     if fitting:
-        return min(fitting, key=lambda made: cost(made.steps))
+        return replace(min(fitting, key=lambda made: cost(made.steps)), ram_bytes=ram_bytes)
     least = min(planned, key=lambda made: made.arena_bytes)
     raise AnswerNo(
         "ram-too-small",

@@ -3,13 +3,14 @@
 A buffer lives over the steps [first, last], parts of it maybe shorter. Two that live at once are disjoint, except where
 a kernel allows its output to overlap its input, or where their parts do not live at once (`Rule`). Several greedy
 orders are tried, then branch and bound (`placement.py`). The lower bound is the largest sum alive at one step, less
-what may be shared, or what an exhausted search has proven.
+what may be shared, or what an exhausted search has proven. `plan_regions` deals the buffers out to several regions of
+RAM, each with an arena of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgeq.codegen.placement import Conflict, Search
 
@@ -219,3 +220,79 @@ def plan_arena(buffers: Sequence[Buffer], rules: Sequence[Rule], *, nodes: int =
     if found is not None:
         offsets, method = found, "branch and bound"
     return Arena(tuple(offsets), top, bound, method)
+
+
+def _dealt(
+    problem: _Problem, order: Sequence[int], capacities: Sequence[int], *, demand: bool
+) -> tuple[int, ...] | None:
+    """A region for each buffer, in this order the first with room; None where one finds none.
+
+    Room is an offset beside what lies there already, or, with `demand`, a sum within the capacity at each step: less
+    than that no arena takes, but one may take more.
+    """
+    placed: list[dict[int, int]] = [{} for _ in capacities]
+    alive: list[dict[int, int]] = [{} for _ in capacities]
+    region = [0] * len(order)
+    for i in order:
+        steps = range(problem.buffers[i].first, problem.buffers[i].last + 1)
+        for r, capacity in enumerate(capacities):
+            if demand:
+                after = {step: alive[r].get(step, 0) + problem.buffers[i].alive_bytes(step) for step in steps}
+                if max(after.values()) > capacity:
+                    continue
+                alive[r] |= after
+            else:
+                at = problem.lowest(i, placed[r])
+                if at + problem.sizes[i] > capacity:
+                    continue
+                placed[r][i] = at
+            region[i] = r
+            break
+        else:
+            return None
+    return tuple(region)
+
+
+def _part(buffers: Sequence[Buffer], rules: Sequence[Rule], members: Sequence[int]) -> tuple[list[Buffer], list[Rule]]:
+    """Some of the buffers, and the rules between them."""
+    position = {i: k for k, i in enumerate(members)}
+    inner = [
+        replace(rule, input=position[rule.input], output=position[rule.output])
+        for rule in rules
+        if rule.input in position and rule.output in position
+    ]
+    return [buffers[i] for i in members], inner
+
+
+def plan_regions(
+    buffers: Sequence[Buffer], rules: Sequence[Rule], accesses: Sequence[int], capacities: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[Arena, ...]] | None:
+    """The region of each buffer, and the arena in each region, whose `offsets` are of its own buffers in their order.
+
+    accesses: bytes read and written of each buffer in one inference. capacities: bytes of the regions, the fastest
+    first. Buffers are dealt out in several orders, one of them by accesses per byte; of those whose arenas fit, the one
+    with the most accesses in the fastest regions is taken. None where none fits.
+    """
+    problem = _Problem(buffers, rules)
+    indices = range(len(buffers))
+    most_accessed: tuple[str, Callable[[int], tuple[int, ...]]] = (
+        "most accessed first",
+        lambda i: (-(accesses[i] << 10) // problem.sizes[i], buffers[i].first, i),
+    )
+
+    def deals() -> Iterator[tuple[int, ...]]:
+        for _, key in (most_accessed, *_orders(problem)):
+            for demand in (False, True):
+                dealt = _dealt(problem, sorted(indices, key=key), capacities, demand=demand)
+                if dealt is not None:
+                    yield dealt
+
+    def distance(regions: tuple[int, ...]) -> int:
+        return sum(count * region for count, region in zip(accesses, regions, strict=True))
+
+    for regions in sorted(dict.fromkeys(deals()), key=distance):
+        members = [[i for i in indices if regions[i] == r] for r in range(len(capacities))]
+        arenas = tuple(plan_arena(*_part(buffers, rules, own)) for own in members)
+        if all(arena.size_bytes <= capacity for arena, capacity in zip(arenas, capacities, strict=True)):
+            return regions, arenas
+    return None

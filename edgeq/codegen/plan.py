@@ -83,11 +83,23 @@ class Patches:
     whole_arena_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region of the board's RAM that holds a part of the arena: `size_bytes` from address `offset` on."""
+
+    name: str
+    offset: int
+    size_bytes: int
+    lower_bound_bytes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """Everything the emitter needs: the graph after passes, its steps, where each tensor lies, what it costs.
 
     `source` is the graph as read; `addresses` maps tensor -> arena offset; `scratch` maps step index -> offset.
+    `regions`: where the arena lies, in the order of their offsets; empty: whole in the board's first region of RAM.
+    `ram_bytes`: the limit that was asked for.
     """
 
     name: str
@@ -103,6 +115,8 @@ class Plan:
     scratch: Mapping[int, int]
     arena: Arena
     patches: Patches | None = None
+    ram_bytes: int | None = None
+    regions: tuple[Region, ...] = ()
 
     @property
     def arena_bytes(self) -> int:
@@ -254,7 +268,7 @@ def plan(
         steps = leanest(lowered, listed)
     else:
         steps = select(lowered, listed, optimize)
-    arena, placed, addresses, scratch = place(prepared, steps)
+    arena, (placed, addresses, scratch) = place(prepared, steps)
     return Plan(
         name=c_name(name or graph.name or "model"),
         source=graph,

@@ -67,9 +67,9 @@ def render_board(console: Console, board: Board) -> None:
     console.print(f"           [dim]{escape(board.core.source)}[/]")
     for region in board.memory:
         reserved = f", {bytes_text(region.reserved_bytes)} reserved" if region.reserved_bytes else ""
-        slow = ", slow" if region.speed == "slow" else ""
+        speed = f", {region.speed}" if region.speed != "fast" else ""
         place = f"{bytes_text(region.size_bytes)} at 0x{region.start:08x}"
-        console.print(f"{region.kind:<10} {escape(region.name)}: {place}{reserved}{slow}")
+        console.print(f"{region.kind:<10} {escape(region.name)}: {place}{reserved}{speed}")
         console.print(f"           [dim]{escape(region.source)}[/]")
     for executor in board.executors:
         console.print(f"executor   {escape(executor_text(executor))}")

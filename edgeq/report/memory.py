@@ -24,7 +24,8 @@ def memory_table(manifest: _Manifest) -> Table:
     from rich.markup import escape as plain
     from rich.table import Table as Rows
 
-    table = Rows("#", "tensor", "filled by", box=None, header_style="bold")
+    regions = manifest.get("regions", ())
+    table = Rows("#", "tensor", "filled by", *(["region"] if regions else []), box=None, header_style="bold")
     for name in ("bytes", "address", "steps", "in place on"):
         table.add_column(name, justify="right")
     last = len(manifest["layers"])
@@ -34,12 +35,23 @@ def memory_table(manifest: _Manifest) -> Table:
             str(index),
             plain(_short(buffer["name"], 30)) if buffer["tensors"] else "scratch",
             _filled_by(manifest, buffer),
+            *(plain(region["name"]) for region in regions if _holds(region, buffer["offset"])),
             f"{buffer['bytes']:,}",
             f"{buffer['offset']:,}",
             "..".join(dict.fromkeys(ends)),
             ", ".join(map(str, buffer["overlaps"])),
         )
     return table
+
+
+def _holds(region: Mapping[str, Any], address: int) -> bool:
+    return bool(region["offset"] <= address < region["offset"] + region["bytes"])
+
+
+def regions_text(manifest: _Manifest) -> str:
+    """Where the arena lies, if not in the board's first region of RAM: ` (98,304 bytes in sram, 480 bytes in ccm)`."""
+    pieces = [f"{region['bytes']:,} bytes in {region['name']}" for region in manifest.get("regions", ())]
+    return f" ({', '.join(pieces)})" if pieces else ""
 
 
 def _filled_by(manifest: _Manifest, buffer: Mapping[str, Any]) -> str:
@@ -135,16 +147,26 @@ def _scale(axes: _Axes, manifest: _Manifest) -> Iterator[str]:
         yield _line(_LEFT, axes.y(address), right, axes.y(address), 'stroke="#ddd" stroke-width="0.6"')
         if axes.y(address) - _TOP > 12:
             yield _text(_LEFT - 6, axes.y(address) + 4, f"{address:,}", text_anchor="end")
-    top, bound = axes.y(axes.arena_bytes), axes.y(manifest["arena_lower_bound_bytes"])
-    yield _line(_LEFT, top, right, top, 'stroke="#b00" stroke-width="1.6"')
-    yield _text(_LEFT - 6, top + 4, f"{axes.arena_bytes:,}", text_anchor="end", fill="#b00", font_weight="bold")
-    yield _line(_LEFT, bound, right, bound, 'stroke="#06c" stroke-width="1.6" stroke-dasharray="6 6"')
+    for lane in _lanes(manifest):
+        end = lane["offset"] + lane["bytes"]
+        top, bound = axes.y(end), axes.y(lane["offset"] + lane["lower_bound_bytes"])
+        yield _line(_LEFT, top, right, top, 'stroke="#b00" stroke-width="1.6"')
+        yield _text(_LEFT - 6, top + 4, f"{end:,}", text_anchor="end", fill="#b00", font_weight="bold")
+        yield _line(_LEFT, bound, right, bound, 'stroke="#06c" stroke-width="1.6" stroke-dasharray="6 6"')
+        yield _text(right - 4, top + 13, lane["name"], text_anchor="end", font_size=12, font_weight="bold")
     names = ["in", *(f"{layer['index']} {layer['name']}" for layer in manifest["layers"]), "out"]
     every = max(1, -(-12 // int(axes.column)))
     for step, name in enumerate(names, start=-1):
         if (step + 1) % every == 0 or step == len(names) - 2:
             x, y = axes.x(step) + axes.column / 2 + 3, axes.y(0) + 10
             yield _text(x, y, name, text_anchor="end", transform=f"rotate(-60 {x:.1f} {y:.1f})")
+
+
+def _lanes(manifest: _Manifest) -> Sequence[Mapping[str, Any]]:
+    """The regions of RAM, one above the other; of an arena in one piece, the arena."""
+    bound = manifest["arena_lower_bound_bytes"]
+    whole = {"name": "", "offset": 0, "bytes": manifest["arena_bytes"], "lower_bound_bytes": bound}
+    return manifest.get("regions") or [whole]
 
 
 def _legend() -> Iterator[str]:

@@ -9,13 +9,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeq import __version__
 from edgeq.boards.profile import Board
 from edgeq.errors import AnswerNo, EdgeqError, ToolError
 from edgeq.files import write_directory
+from edgeq.toolchain.arena import arena_pieces, arena_sections, region_at_fault
 from edgeq.toolchain.compilers import Compiler, find_compiler
 from edgeq.toolchain.image import Image, Sizes, flash_content, read_sizes, write_boot2_checksum
 from edgeq.toolchain.manifest import Manifest, read_manifest
@@ -67,12 +68,16 @@ def build(bundle_dir: Path, board: Board, out_dir: Path, *, compiler: str | None
     compiler: "gcc", "clang" or "zig"; None takes what there is. An image in `out_dir` that was made of the same bundle,
     firmware, board and compiler is returned as it is.
 
-    InputError `not-a-bundle`, `bundle-invalid`; ToolError `compiler-not-found`, `build-failed` (with the compiler's
-    first error); AnswerNo `image-too-large`; OutputError.
+    InputError `not-a-bundle`, `bundle-invalid`, `region-unknown`; ToolError `compiler-not-found`,
+    `build-failed` (with the compiler's first error); AnswerNo `image-too-large`; OutputError.
     """
     manifest = read_manifest(bundle_dir)
+    pieces = arena_pieces(manifest, board)
     compiler_ = find_compiler(board, compiler)
-    recipe = _Recipe(bundle_dir, manifest, board, load_port(board, manifest.options.agent), compiler_)
+    port = load_port(board, manifest.options.agent)
+    if port.linker_script is not None:
+        port = replace(port, linker_script=port.linker_script + arena_sections(pieces))
+    recipe = _Recipe(bundle_dir, manifest, board, port, compiler_)
     digest = _digest(recipe)
     kept = _kept(out_dir, digest)
     if kept is not None:
@@ -153,6 +158,7 @@ def model_source(manifest: Manifest, board: Board) -> str:
     if manifest.options.agent == "mlperf":
         require_mlperf_model(manifest)
     return environment.get_template("model.c.j2").render(
+        pieces=arena_pieces(manifest, board),
         mlperf_inputs=MLPERF_INPUTS,
         m=manifest,
         board=board.id,
@@ -192,15 +198,15 @@ def _failure(output: str, board: Board, program: str) -> EdgeqError:
 
 
 def _too_large(region: str, excess_bytes: int, board: Board) -> AnswerNo:
-    memory = board.regions("flash" if region == "FLASH" else "ram")[0]
+    memory = region_at_fault(region, board)
     return AnswerNo(
         "image-too-large",
-        f"The image needs {excess_bytes:,} bytes more {region if region == 'RAM' else 'flash'} than {board.name} has.",
+        f"The image needs {excess_bytes:,} bytes more {memory.kind.replace('ram', 'RAM')} than {board.name} has.",
         where=f"{memory.name}, {memory.usable_bytes:,} bytes",
         why="Model, agent and stack do not fit together.",
         try_=(
             f"See what takes the memory: edgeq check MODEL.tflite --board {board.id}",
-            f"Bundle with --optimize {region.lower()}, or choose a smaller model.",
+            f"Bundle with --optimize {memory.kind}, or choose a smaller model.",
         ),
     )
 

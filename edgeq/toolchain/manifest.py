@@ -49,6 +49,13 @@ class LayerEntry(_Part):
     name: str
 
 
+class RegionEntry(_Part):
+    """A region of RAM that holds a piece of the arena: its bytes."""
+
+    name: str
+    bytes: Annotated[int, Field(ge=1, lt=2**31)]
+
+
 class Options(_Part):
     """What was asked of `edgeq bundle`."""
 
@@ -66,6 +73,8 @@ class Manifest(_Part):
     options: Options = Options()
     arena_bytes: Annotated[int, Field(ge=1, lt=2**31)]
     arena_align: Annotated[int, Field(ge=1, le=4096)] = 16
+    regions: Annotated[tuple[RegionEntry, ...], Field(max_length=16)] = ()
+    """Where the arena lies; none: whole in the first region of the board's RAM."""
     inputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=16)]
     outputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=16)]
     layers: Annotated[tuple[LayerEntry, ...], Field(max_length=65534)]

@@ -173,7 +173,7 @@ static void read_bytes(edgeq_agent_t *agent, const uint8_t *payload, uint32_t le
         edgeq_reply_value(agent, STATUS_BAD_INDEX, counts[space]);
         return;
     }
-    const uint8_t *base = model->arena;
+    const uint8_t *base = 0; /* of the arena: in pieces */
     uint32_t size = model->arena_bytes;
     if (space == SPACE_INPUT) {
         base = edgeq_agent_input(agent, index);
@@ -190,7 +190,12 @@ static void read_bytes(edgeq_agent_t *agent, const uint8_t *payload, uint32_t le
         return;
     }
     edgeq_reply_begin(agent, STATUS_OK, bytes);
-    edgeq_reply_bytes(agent, base + offset, bytes);
+    for (uint32_t sent = 0, run; sent != bytes; sent += run) {
+        run = bytes - sent;
+        const uint8_t *const start =
+            space == SPACE_ARENA ? edgeq_arena_run(model, offset + sent, &run) : base + offset + sent;
+        edgeq_reply_bytes(agent, start, run);
+    }
     edgeq_reply_end(agent);
 }
 

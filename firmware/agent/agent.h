@@ -24,12 +24,20 @@
 
 /* ---- model: generated from the bundle's manifest ---- */
 
+/* A piece of the arena: the whole, or what of it lies in one region of RAM. */
+typedef struct {
+    uint8_t *start;
+    uint32_t bytes;
+} edgeq_piece_t;
+
 typedef struct {
     const char *name;
     const char *board;
     uint8_t sha256[32];
-    uint8_t *arena;
-    uint32_t arena_bytes;
+    void *arena;                 /* what the functions below are given */
+    const edgeq_piece_t *pieces; /* where the arena lies: offsets count through them */
+    uint16_t piece_count;
+    uint32_t arena_bytes; /* of all pieces */
     uint16_t inputs, outputs, layers;
     const uint32_t *input_bytes;
     const uint32_t *output_bytes;

@@ -58,6 +58,8 @@ uint32_t edgeq_max_runs(const edgeq_agent_t *agent);
 uint32_t edgeq_max_layers(void);
 
 /* memory.c */
+/* The longest run of the arena's bytes from an offset on, at most *bytes of them, in one piece. */
+const uint8_t *edgeq_arena_run(const edgeq_model_t *model, uint32_t offset, uint32_t *bytes);
 void edgeq_arena_paint(const edgeq_model_t *model);
 uint32_t edgeq_arena_used_bytes(const edgeq_model_t *model);
 void edgeq_stack_paint(edgeq_agent_t *agent);

@@ -8,16 +8,33 @@
 /* Left alone below the painting function's frame address: its own variables. */
 #define STACK_MARGIN_BYTES 64u
 
+const uint8_t *edgeq_arena_run(const edgeq_model_t *model, uint32_t offset, uint32_t *bytes) {
+    const edgeq_piece_t *piece = model->pieces;
+    while (offset >= piece->bytes && piece + 1 < model->pieces + model->piece_count) {
+        offset -= piece->bytes;
+        ++piece;
+    }
+    const uint32_t left = piece->bytes - offset;
+    *bytes = *bytes < left ? *bytes : left;
+    return piece->start + offset;
+}
+
 void edgeq_arena_paint(const edgeq_model_t *model) {
-    memset(model->arena, (int)ARENA_PAINT, model->arena_bytes);
+    for (uint32_t i = 0; i < model->piece_count; ++i) {
+        memset(model->pieces[i].start, (int)ARENA_PAINT, model->pieces[i].bytes);
+    }
 }
 
 uint32_t edgeq_arena_used_bytes(const edgeq_model_t *model) {
-    uint32_t used = model->arena_bytes;
-    while (used != 0 && model->arena[used - 1u] == ARENA_PAINT) {
-        --used;
+    uint32_t unused = 0;
+    for (uint32_t i = 0; i < model->piece_count; ++i) {
+        const uint8_t *const start = model->pieces[i].start;
+        const uint8_t *end = start + model->pieces[i].bytes;
+        while (end != start && *--end == ARENA_PAINT) {
+            ++unused;
+        }
     }
-    return used;
+    return model->arena_bytes - unused;
 }
 
 static uint32_t *lowest_touched(const edgeq_agent_t *agent) {

@@ -38,7 +38,11 @@ void edgeq_agent_layer(int32_t layer) {
     }
     agent->run.layer = (uint32_t)layer + 1u;
     if ((agent->run.flags & FLAG_CAPTURE) != 0 && (uint32_t)layer == agent->run.capture_layer) {
-        memcpy(agent->capture, agent->model->arena + agent->run.capture_offset, agent->run.capture_bytes);
+        for (uint32_t done = 0, run; done != agent->run.capture_bytes; done += run) {
+            run = agent->run.capture_bytes - done;
+            const uint8_t *const start = edgeq_arena_run(agent->model, agent->run.capture_offset + done, &run);
+            memcpy(agent->capture + done, start, run);
+        }
     }
     progress_if_due(agent, begin);
     agent->run.mark = now(agent);

@@ -31,7 +31,7 @@ shape = T((1, 8, 8, 4), scale=0.1)
 ours = build(model("ABS", [shape], [shape]), Path(sys.argv[1]))
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
-ours.library.model_invoke(ctypes.c_void_p(library.malloc(ours.size // 2)))
+ours.library.model_invoke(ctypes.c_void_p(library.malloc(ours.sizes[0] // 2)))
 """
 
 

@@ -18,6 +18,7 @@
 #define RCC_PLLCKSELR (RCC + 0x28u)
 #define RCC_PLLCFGR   (RCC + 0x2Cu)
 #define RCC_PLL1DIVR  (RCC + 0x30u)
+#define RCC_AHB2ENR   (RCC + 0xDCu)
 #define RCC_AHB4ENR   (RCC + 0xE0u)
 #define RCC_APB1LENR  (RCC + 0xE8u)
 #define PWR_CSR1      0x58024804u
@@ -40,6 +41,7 @@
 #define APB_BY_2                        (4u << 4)
 #define BOTH_APB_BY_2                   (4u << 4 | 4u << 8)
 #define CFGR_SWITCH_PLL1                3u
+#define AHB2_SRAM1_TO_3                 (7u << 29)
 #define APB1_HZ                         (EDGEQ_CORE_HZ / 4u)
 
 /* VCO = 64 MHz / 4 * N, core = VCO / 2, buses core / 2, peripherals core / 4. */
@@ -66,6 +68,7 @@ static void start_clocks(void) {
 void edgeq_port_start(void) {
     start_clocks();
     edgeq_caches_on();
+    EDGEQ_REGISTER(RCC_AHB2ENR) |= AHB2_SRAM1_TO_3; /* off after a reset; an arena may lie there */
     EDGEQ_REGISTER(RCC_AHB4ENR) |= 1u << 3;
     EDGEQ_REGISTER(RCC_APB1LENR) |= 1u << 18;
     gpio_alternate(GPIOD, 8, 7);

@@ -67,7 +67,10 @@ class _Memory:
 
 
 class HostModel:
-    """A bundle as a shared library: inputs in, outputs out, canaries around the arena checked at each run."""
+    """A bundle as a shared library: inputs in, outputs out, canaries around each arena checked at each run.
+
+    `arena` is what the functions take: the arena's address, or that of the pointers to its pieces, `arenas`.
+    """
 
     def __init__(
         self, bundle: Bundle, graph: Graph, place: Path, *, cc: str = "gcc", flags: tuple[str, ...] = ()
@@ -79,7 +82,8 @@ class HostModel:
         command = [cc, "-std=c99", "-O1", *WARNINGS, *flags, "-fPIC"]
         self.objects = [_compiled(command, source) for source in sorted((place / "bundle" / "src").glob("*.c"))]
         subprocess.run([cc, *flags, "-shared", *self.objects, "-o", str(library)], check=True, env=ENVIRONMENT)
-        self.size = bundle.manifest["arena_bytes"]
+        pieces = [region["bytes"] for region in bundle.manifest.get("regions", ())]
+        self.sizes = pieces if len(pieces) > 1 else [bundle.manifest["arena_bytes"]]
         self._guarded = any("address" in flag for flag in flags if flag.startswith("-fsanitize"))
         self.load(ctypes.CDLL(str(library)))
 
@@ -92,8 +96,10 @@ class HostModel:
         for verb in ("invoke", "reset"):
             self._function(verb).argtypes = [ctypes.c_void_p]
         margin = 0 if self._guarded else CANARY
-        self._memory = _Memory(self.size + 2 * margin)
-        self.arena = self._memory.start + margin
+        self._memories = [_Memory(size + 2 * margin) for size in self.sizes]
+        self.arenas = [memory.start + margin for memory in self._memories]
+        self._pointers = (ctypes.c_void_p * len(self.arenas))(*self.arenas)
+        self.arena = self.arenas[0] if len(self.arenas) == 1 else ctypes.addressof(self._pointers)
         self._function("reset")(self.arena)
 
     def another(self) -> HostModel:
@@ -110,9 +116,10 @@ class HostModel:
             data = np.ascontiguousarray(value).tobytes()
             ctypes.memmove(self._function("input")(self.arena, position), data, len(data))
         assert self._function("invoke")(self.arena) == 0
-        margin = self.arena - self._memory.start
-        around = ctypes.string_at(self._memory.start, margin) + ctypes.string_at(self.arena + self.size, margin)
-        assert not around.strip(b"\xa5"), "wrote outside of the arena"
+        for memory, arena, size in zip(self._memories, self.arenas, self.sizes, strict=True):
+            margin = arena - memory.start
+            around = ctypes.string_at(memory.start, margin) + ctypes.string_at(arena + size, margin)
+            assert not around.strip(b"\xa5"), "wrote outside of the arena"
         return [self._read(position, self.graph.tensors[t]) for position, t in enumerate(self.graph.outputs)]
 
     def _read(self, position: int, tensor: Tensor) -> np.ndarray:
