@@ -35,6 +35,7 @@ MODULES = (
     "edgeq.codegen.lower.summation",
     "edgeq.codegen.variants.dsp.convolution",
     "edgeq.codegen.variants.dsp.depthwise",
+    "edgeq.codegen.variants.dsp.depthwise_window",
     "edgeq.codegen.variants.dsp.elementwise",
     "edgeq.codegen.variants.dsp.fully_connected",
     "edgeq.codegen.variants.dsp.pooling",

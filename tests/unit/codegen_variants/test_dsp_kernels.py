@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,66 @@ def test_depthwise(case: tuple, tmp_path: Path) -> None:
     same_in_qemu(depthwise(*case), tmp_path)
 
 
+def window(
+    size: tuple[int, int, int], taps: tuple[int, int], stride: int, *, dilation: int = 1, multiplier: int = 1,
+    relu: bool = True, valid: bool = False, steps: int = 0,
+) -> Graph:  # fmt: skip
+    """DEPTHWISE_CONV_2D; the first `steps` channels have a scale for which no form in assembly is proven."""
+    (h, w, c), (kh, kw), n = size, taps, size[2] * multiplier
+    generator = np.random.default_rng([*size, *taps, stride, dilation])
+    reach = (kh - 1) * dilation, (kw - 1) * dilation
+    out = [-(-(length - (r if valid else 0)) // stride) for length, r in zip((h, w), reach, strict=True)]
+    scales = generator.uniform(0.001, 0.003, n)
+    scales[:steps] = 1.05
+    return model(
+        "DEPTHWISE_CONV_2D",
+        [
+            T((1, h, w, c), INT8, 0.02, -128 if relu else 9),
+            T((1, kh, kw, n), INT8, scales, data=weights(generator, (1, kh, kw, n), False), axis=3),
+            T((n,), INT32, 0.02 * scales, data=generator.integers(-20000, 20000, n)),
+        ],
+        [T((1, *out, n), INT8, 0.03, -128 if relu else -11)],
+        {
+            "padding": "VALID" if valid else "SAME", "stride_h": stride, "stride_w": stride,
+            "depth_multiplier": multiplier, "dilation_h_factor": dilation, "dilation_w_factor": dilation,
+            "fused_activation_function": "RELU" if relu else "NONE",
+        },
+        version=3,
+    )  # fmt: skip
+
+
+WINDOWS = [
+    (((9, 11, 5), (5, 5), 1), {}),
+    (((9, 19, 5), (5, 5), 1), {"relu": False}),  # blocks of 8 in a loop
+    (((7, 36, 3), (5, 5), 2), {}),  # 18 columns: gathered in blocks
+    (((8, 9, 3), (4, 2), 1), {"valid": True}),
+    (((9, 9, 4), (4, 4), 2), {"relu": False}),
+    (((6, 6, 3), (1, 1), 1), {}),
+    (((1, 49, 8), (1, 9), 1), {}),  # one-dimensional
+    (((49, 1, 8), (9, 1), 1), {"relu": False}),  # a single column, taken for a row
+    (((49, 1, 8), (4, 1), 2), {}),
+    (((9, 1, 3), (5, 3), 1), {"relu": False}),
+    (((25, 1, 4), (3, 1), 1), {"dilation": 4}),
+    (((10, 11, 3), (3, 3), 1), {"dilation": 2}),
+    (((12, 10, 2), (3, 3), 1), {"dilation": 3, "relu": False, "valid": True}),
+    (((3, 2, 4), (3, 3), 1), {"dilation": 3}),  # more remainders than columns
+    (((6, 7, 3), (3, 3), 1), {"multiplier": 2}),
+    (((6, 7, 2), (5, 3), 2), {"multiplier": 3, "relu": False}),
+    (((4, 6, 640), (3, 3), 1), {}),  # columns too far apart for a store's immediate
+    (((8, 10, 6), (5, 5), 1), {"steps": 2}),
+    (((8, 10, 3), (3, 3), 1), {"dilation": 2, "multiplier": 2, "steps": 1}),
+    (((20, 20, 2), (11, 11), 1), {}),  # kernel rows in a loop
+]
+
+
+@pytest.mark.parametrize(("case", "options"), WINDOWS, ids=str)
+@pytest.mark.qemu
+@needs_tools
+def test_depthwise_of_any_window(case: tuple, options: dict, tmp_path: Path) -> None:
+    method = "TFLM's steps" if options.get("steps") else "eight outputs"
+    same_in_qemu(window(*case, **options), tmp_path, method=method)
+
+
 def fully_connected(batches: int, depth: int, units: int, relu: bool) -> Graph:
     generator = np.random.default_rng(depth)
     return model(
@@ -380,6 +441,8 @@ EVERY = [
     *((conv, case) for case in CONVOLUTIONS),
     (conv, ((5, 5, 36), (8, 3, 3), 1, "SAME", True, True)),
     *((depthwise, case) for case in DEPTHWISE),
+    *((partial(window, **options), case) for case, options in WINDOWS),
+    *((mixed, (kind, *case[:3])) for case in MIXED for kind in ("conv", "depthwise", "dense")),
     *((fully_connected, case) for case in FULLY_CONNECTED),
     *((addition, case) for case in ADDITIONS),
     *((pool, (size,)) for size in POOLS),

@@ -176,6 +176,14 @@ class Ending:
     def uniform(self) -> bool:
         return len(self.runs) == 1 and not len(self.rest)
 
+    def without_rest(self) -> Iterator[Run]:
+        """The runs without the rest's channels."""
+        for run in self.runs:
+            inside = [channel for channel in self.rest.tolist() if run.first <= channel < run.last]
+            for before, after in pairwise([run.first - 1, *inside, run.last]):
+                if after - before > 1:
+                    yield Run(before + 1, after, run.end.rows(slice(before + 1 - run.first, after - run.first)))
+
     @property
     def general(self) -> int:
         """Channels in runs of the general form."""

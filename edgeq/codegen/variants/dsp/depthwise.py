@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,6 @@ from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step, 
 from edgeq.codegen.variants.dsp.common import (
     BUDGET,
     Ending,
-    Run,
     Tail,
     applies,
     as_words,
@@ -340,7 +338,7 @@ def _step(node: Node, plane: _Plane, flat: NDArray[np.int8], folded: Ints, endin
     exact = requantization(node, weights_of(node, len(flat)), flat)
     assert exact is not None
     kernels, calls, tables, at = [], [], [], 0
-    for run in _without(ending):
+    for run in ending.without_rest():
         kernel = _kernel(plane, run.end, node.target.optimize)
         tables.append(_channels(flat[run.first : run.last], run.end, plane.step))
         calls.append((kernel[0], run.first, at))
@@ -380,15 +378,6 @@ def _step(node: Node, plane: _Plane, flat: NDArray[np.int8], folded: Ints, endin
         + 30 * len(calls),
         code_bytes=sum(dict(k[1:] for k in kernels).values()) + 60,
     )
-
-
-def _without(ending: Ending) -> Iterator[Run]:
-    """The runs without channels that `_rest` computes."""
-    for run in ending.runs:
-        inside = [channel for channel in ending.rest.tolist() if run.first <= channel < run.last]
-        for before, after in pairwise([run.first - 1, *inside, run.last]):
-            if after - before > 1:
-                yield Run(before + 1, after, run.end.rows(slice(before + 1 - run.first, after - run.first)))
 
 
 def _rest(plane: _Plane, exact: Requantization) -> tuple[str, Source]:
