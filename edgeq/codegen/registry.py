@@ -60,7 +60,7 @@ MODULES = (
 """Where lowerings and variants are registered."""
 
 TABLE = "TABLE"
-"""The option, and the name of the lowering, of an operator that was composed of others: 256 results by byte."""
+"""The option, and the name of the lowering, of an operator that a table can compute: 256 results by byte."""
 
 _REMEDIES = {
     "WHILE": "Unroll the recurrent layer (`edgeq convert --rnn unroll`).",
@@ -156,7 +156,9 @@ def _lowered(node: Node, function: Lowering) -> tuple[Step, ...]:
 def candidates(node: Node) -> list[Step]:
     """All Steps that can compute a Node, the portable ones first. Unsupported if there is none."""
     load()
-    name = TABLE if TABLE in node.options else node.operator.name
+    if len(node.options.get("made_of", ())) > 1:
+        return list(_portable[TABLE](node))
+    name = node.operator.name
     if name in _float32 and _computes_in_float32(node):
         if not node.target.fpu:
             raise Unsupported(
@@ -169,6 +171,6 @@ def candidates(node: Node) -> list[Step]:
         remedy = _REMEDIES.get(name, "Write the layer with other operators, or remove it.")
         raise Unsupported(f"EdgeQ has no kernel for {what}.", remedy)
     steps = list(node.once("portable", lambda: _lowered(node, _portable[name])))
-    for function in _variants.get(name, ()):
+    for function in (*_variants.get(name, ()), *((_portable[TABLE],) if TABLE in node.options else ())):
         steps.extend(function(node))
     return steps

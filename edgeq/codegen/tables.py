@@ -42,9 +42,10 @@ class _Function:
 def table(node: Node) -> Iterator[Step]:
     """What `compose_tables` made."""
     result = node.output()
+    source = next(node.input(i) for i in range(len(node.operator.inputs)) if not node.input(i).is_constant)
     values = np.asarray(node.options[TABLE]).view(np.int8 if result.type is TensorType.INT8 else np.uint8)
     method = "table of " + ", ".join(node.options["made_of"])
-    yield table_step(node, node.input(0), result, values.astype(np.int64), method)
+    yield table_step(node, source, result, values.astype(np.int64), method)
 
 
 def compose_tables(graph: Graph) -> Graph:
@@ -54,16 +55,19 @@ def compose_tables(graph: Graph) -> Graph:
     operators = []
     for operator in graph.operators:
         found = _composed(graph, operator, known)
-        if found is None:
-            operators.append(operator)
-            continue
-        result = operator.outputs[0]
-        if len(set(map(id, readers.get(result, ())))) == 1 and result not in graph.outputs:
+        operators.append(operator if found is None else _with_table(operator, found))
+        result = operator.outputs[0] if operator.outputs else -1
+        if found is not None and len(readers.get(result, ())) == 1 and result not in graph.outputs:
             known[result] = found
-        options = {TABLE: found.table, "made_of": found.made_of}
-        alone = len(found.made_of) == 1 and len(operator.inputs) == 1
-        operators.append(operator if alone else replace(operator, inputs=(found.root,), options=options))
     return replace(graph, operators=tuple(operators))
+
+
+def _with_table(operator: Operator, found: _Function) -> Operator:
+    """One of several operators is nothing but its table; to a single one of two inputs it is one way among others."""
+    options = {**operator.options, TABLE: found.table, "made_of": found.made_of}
+    if len(found.made_of) > 1:
+        return replace(operator, inputs=(found.root,), options=options)
+    return replace(operator, options=options) if operator.name in _BINARY else operator
 
 
 def _composed(graph: Graph, operator: Operator, known: Mapping[int, _Function]) -> _Function | None:
