@@ -1,23 +1,4 @@
-#include "edgeq/arithmetic.h"
-#include "edgeq/matrix.h"
+#include "edgeq/int16.h"
 
-void edgeq_batch_matmul_s16(const edgeq_batch_matmul_params *p, const int16_t *a, const int16_t *b, int16_t *output) {
-    edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};
-    do {
-        for (int32_t l = 0; l < p->size[4]; l++) {
-            const int16_t *left = a + at.a + l * p->a_stride[4];
-            const int16_t *right = b + at.b + l * p->b_stride[4];
-            for (int32_t i = 0; i < p->m; i++) {
-                for (int32_t j = 0; j < p->n; j++) {
-                    int64_t sum = 0;
-                    for (int32_t s = 0; s < p->k; s++) {
-                        sum += (left[i * p->a_row + s * p->a_step] + p->a_offset) *
-                               (right[j * p->b_column + s * p->b_step] + p->b_offset);
-                    }
-                    const int32_t value = edgeq_requantize_64(sum, p->multiplier, p->shift) + p->output_offset;
-                    *output++ = (int16_t)edgeq_clamp(value, p->act_min, p->act_max);
-                }
-            }
-        }
-    } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));
-}
+#define KERNEL edgeq_batch_matmul_s16
+#include "edgeq/batch_matmul_body.h"

@@ -1,45 +1,5 @@
-#include "edgeq/arithmetic.h"
-#include "edgeq/convolution.h"
+#include "edgeq/int8.h"
+#include "edgeq/weights_8.h"
 
-/* The sum over one receptive field for one output channel; taps outside the input add nothing. */
-static int32_t accumulate(const edgeq_conv_params *p, const int8_t *input, const int8_t *filter, int32_t top,
-                          int32_t left) {
-    int32_t sum = 0;
-    for (int32_t ky = 0; ky < p->filter_h; ky++) {
-        const int32_t y = top + ky * p->dilation_h;
-        if (y < 0 || y >= p->in_h) {
-            continue;
-        }
-        for (int32_t kx = 0; kx < p->filter_w; kx++) {
-            const int32_t x = left + kx * p->dilation_w;
-            if (x < 0 || x >= p->in_w) {
-                continue;
-            }
-            const int8_t *pixel = input + (y * p->in_w + x) * p->in_c;
-            const int8_t *taps = filter + (ky * p->filter_w + kx) * p->filter_c;
-            for (int32_t c = 0; c < p->filter_c; c++) {
-                sum += taps[c] * (pixel[c] + p->input_offset);
-            }
-        }
-    }
-    return sum;
-}
-
-void edgeq_conv_2d_s8(const edgeq_conv_params *p, const int8_t *input, const int8_t *weights, const int32_t *bias,
-                      const int32_t *multipliers, const int8_t *shifts, int8_t *output) {
-    const int32_t filter_size = p->filter_h * p->filter_w * p->filter_c;
-    const int32_t group_size = p->out_c / (p->in_c / p->filter_c);
-    for (int32_t b = 0; b < p->batches; b++, input += p->in_h * p->in_w * p->in_c) {
-        for (int32_t y = 0; y < p->out_h; y++) {
-            for (int32_t x = 0; x < p->out_w; x++) {
-                for (int32_t c = 0; c < p->out_c; c++) {
-                    const int32_t sum =
-                        bias[c] + accumulate(p, input + c / group_size * p->filter_c, weights + c * filter_size,
-                                             y * p->stride_h - p->pad_top, x * p->stride_w - p->pad_left);
-                    const int32_t value = edgeq_requantize(sum, multipliers[c], shifts[c]) + p->output_offset;
-                    *output++ = (int8_t)edgeq_clamp(value, p->act_min, p->act_max);
-                }
-            }
-        }
-    }
-}
+#define KERNEL edgeq_conv_2d_s8
+#include "edgeq/conv_2d_body.h"

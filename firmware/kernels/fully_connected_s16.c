@@ -1,18 +1,5 @@
-#include "edgeq/arithmetic.h"
-#include "edgeq/convolution.h"
+#include "edgeq/int16.h"
+#include "edgeq/weights_8.h"
 
-void edgeq_fully_connected_s16(const edgeq_fully_connected_params *p, const int16_t *input, const int8_t *weights,
-                               const int64_t *bias, const int32_t *multipliers, const int8_t *shifts, int16_t *output) {
-    for (int32_t b = 0; b < p->batches; b++, input += p->depth) {
-        const int8_t *row = weights;
-        for (int32_t unit = 0; unit < p->units; unit++, row += p->depth) {
-            int64_t sum = bias[unit];
-            for (int32_t k = 0; k < p->depth; k++) {
-                sum += row[k] * input[k];
-            }
-            const int32_t at = p->per_channel != 0 ? unit : 0;
-            const int32_t value = edgeq_requantize_64(sum, multipliers[at], shifts[at]) + p->output_offset;
-            *output++ = (int16_t)edgeq_clamp(value, p->act_min, p->act_max);
-        }
-    }
-}
+#define KERNEL edgeq_fully_connected_s16
+#include "edgeq/fully_connected_body.h"

@@ -1,27 +1,4 @@
-#include "edgeq/arithmetic.h"
-#include "edgeq/pooling.h"
+#include "edgeq/int8.h"
 
-void edgeq_max_pool_2d_s8(const edgeq_pool_params *p, const int8_t *input, int8_t *output) {
-    for (int32_t b = 0; b < p->batches; b++, input += p->in_h * p->in_w * p->in_c) {
-        for (int32_t oy = 0; oy < p->out_h; oy++) {
-            const int32_t top = oy * p->stride_h - p->pad_top;
-            const int32_t y0 = top < 0 ? 0 : top;
-            const int32_t y1 = top + p->filter_h > p->in_h ? p->in_h : top + p->filter_h;
-            for (int32_t ox = 0; ox < p->out_w; ox++) {
-                const int32_t left = ox * p->stride_w - p->pad_left;
-                const int32_t x0 = left < 0 ? 0 : left;
-                const int32_t x1 = left + p->filter_w > p->in_w ? p->in_w : left + p->filter_w;
-                for (int32_t c = 0; c < p->in_c; c++) {
-                    int32_t largest = INT8_MIN;
-                    for (int32_t y = y0; y < y1; y++) {
-                        for (int32_t x = x0; x < x1; x++) {
-                            const int32_t value = input[(y * p->in_w + x) * p->in_c + c];
-                            largest = value > largest ? value : largest;
-                        }
-                    }
-                    *output++ = (int8_t)edgeq_clamp(largest, p->act_min, p->act_max);
-                }
-            }
-        }
-    }
-}
+#define KERNEL edgeq_max_pool_2d_s8
+#include "edgeq/max_pool_2d_body.h"

@@ -1,14 +1,4 @@
-#include "edgeq/arithmetic.h"
-#include "edgeq/elementwise.h"
+#include "edgeq/int16.h"
 
-void edgeq_mul_s16(const edgeq_mul_params *p, const int16_t *a, const int16_t *b, int16_t *output) {
-    edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};
-    do {
-        for (int32_t i = 0; i < p->size[4]; i++) {
-            const int32_t product =
-                (a[at.a + i * p->a_stride[4]] + p->a_offset) * (b[at.b + i * p->b_stride[4]] + p->b_offset);
-            const int32_t value = edgeq_requantize(product, p->multiplier, p->shift) + p->output_offset;
-            *output++ = (int16_t)edgeq_clamp(value, p->act_min, p->act_max);
-        }
-    } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));
-}
+#define KERNEL edgeq_mul_s16
+#include "edgeq/mul_body.h"

@@ -6,15 +6,6 @@ static int32_t interpolate(const int16_t *table, int32_t x) {
     return table[at] + (((table[at + 1] - table[at]) * (x & 0x7F) + 64) >> 7);
 }
 
-static int32_t leading_zeros(uint32_t x) {
-    int32_t count = 0;
-    while ((x & UINT32_C(0x80000000)) == 0) {
-        x <<= 1;
-        count++;
-    }
-    return count;
-}
-
 void edgeq_softmax_s16(const edgeq_softmax_s16_params *p, const int16_t *input, const int16_t *exponentials,
                        const int16_t *reciprocals, int16_t *output) {
     for (int32_t row = 0; row < p->rows; row++, input += p->depth, output += p->depth) {
@@ -28,7 +19,7 @@ void edgeq_softmax_s16(const edgeq_softmax_s16_params *p, const int16_t *input, 
             output[i] = (int16_t)interpolate(exponentials, edgeq_clamp(distance, INT16_MIN - INT16_MAX, 0) + INT16_MAX);
             sum += output[i];
         }
-        const int32_t headroom = leading_zeros((uint32_t)sum);
+        const int32_t headroom = edgeq_leading_zeros((uint32_t)sum);
         const int32_t scaled = (int32_t)((((int64_t)sum << (headroom - 1)) + (1 << 13)) >> 14);
         const int32_t reciprocal =
             interpolate(reciprocals, edgeq_clamp(scaled - (1 << 15) - (1 << 16), INT16_MIN, INT16_MAX));

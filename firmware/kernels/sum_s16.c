@@ -1,17 +1,4 @@
-#include "edgeq/arithmetic.h"
-#include "edgeq/reduction.h"
+#include "edgeq/int16.h"
 
-void edgeq_sum_s16(const edgeq_sum_params *p, const int16_t *input, int16_t *output) {
-    int32_t kept[4] = {0, 0, 0, 0};
-    int32_t reduced[4] = {0, 0, 0, 0};
-    int32_t base = 0;
-    do {
-        int32_t sum = p->start;
-        int32_t at = base;
-        do {
-            sum += input[at];
-        } while (edgeq_step(p->reduced_size, p->reduced_stride, reduced, &at));
-        const int32_t value = edgeq_requantize(sum, p->multiplier, p->shift) + p->output_offset;
-        *output++ = (int16_t)edgeq_clamp(value, p->act_min, p->act_max);
-    } while (edgeq_step(p->kept_size, p->kept_stride, kept, &base));
-}
+#define KERNEL edgeq_sum_s16
+#include "edgeq/sum_body.h"

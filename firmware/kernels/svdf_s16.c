@@ -1,28 +1,4 @@
-#include "edgeq/recurrent.h"
+#include "edgeq/int16.h"
 
-#include <string.h>
-
-void edgeq_svdf_s16(const edgeq_svdf_params *p, const int8_t *input, const int8_t *features,
-                    const int32_t *feature_bias, const int16_t *times, const int32_t *bias, int16_t *state,
-                    int8_t *output) {
-    for (int32_t b = 0; b < p->batches; b++, input += p->depth) {
-        int32_t filter = 0;
-        for (int32_t unit = 0; unit < p->units; unit++) {
-            int32_t sum = bias[unit];
-            for (int32_t r = 0; r < p->rank; r++, filter++, state += p->memory) {
-                int32_t feature = feature_bias[filter];
-                for (int32_t k = 0; k < p->depth; k++) {
-                    feature += features[filter * p->depth + k] * input[k];
-                }
-                feature = edgeq_requantize(feature, p->feature_multiplier, p->feature_shift);
-                memmove(state, state + 1, (uint32_t)(p->memory - 1) * sizeof *state);
-                state[p->memory - 1] = (int16_t)edgeq_clamp(feature + p->state_offset, INT16_MIN, INT16_MAX);
-                for (int32_t m = 0; m < p->memory; m++) {
-                    sum += times[filter * p->memory + m] * (state[m] - p->state_offset);
-                }
-            }
-            const int32_t value = edgeq_requantize(sum, p->multiplier, p->shift) + p->output_offset;
-            *output++ = (int8_t)edgeq_clamp(value, INT8_MIN, INT8_MAX);
-        }
-    }
-}
+#define KERNEL edgeq_svdf_s16
+#include "edgeq/svdf_body.h"

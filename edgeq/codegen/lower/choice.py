@@ -16,6 +16,7 @@ from edgeq.codegen.lower.common import (
     axis_of,
     int_list,
     multiplier,
+    plain_step,
     pointer,
     require,
     same_type,
@@ -30,14 +31,10 @@ from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
 
 _HEADERS = ("choice.h", "elementwise.h", "arithmetic.h")
-_RELATIONS = {
-    "EQUAL": "equal",
-    "NOT_EQUAL": "not_equal",
-    "GREATER": "greater",
-    "GREATER_EQUAL": "greater_equal",
-    "LESS": "less",
-    "LESS_EQUAL": "less_equal",
-}
+_RELATIONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
+
+_SUFFIX = {kind: SUFFIX[kind] for kind in (TensorType.INT8, TensorType.INT16, TensorType.INT32, TensorType.FLOAT32)}
+_SUFFIX[TensorType.BOOL] = "u8"
 
 
 def _loops(a: Tensor, b: Tensor, result: Tensor) -> Fields:
@@ -46,10 +43,11 @@ def _loops(a: Tensor, b: Tensor, result: Tensor) -> Fields:
 
 
 @lowering(*_RELATIONS)
+@lowering(*_RELATIONS, float32=True)
 def compare(node: Node) -> Iterator[Step]:
-    """Both inputs in real units with 8 bits of headroom (int8), or as they are (int32, bool); the result is bool."""
+    """Both inputs in real units with 8 bits of headroom (int8), or as they are; the result is bool."""
     a, b, result = node.input(0), node.input(1), node.output()
-    require(node, a, b, types=(TensorType.INT8, TensorType.INT32, TensorType.BOOL))
+    require(node, a, b, types=(TensorType.INT8, TensorType.INT32, TensorType.BOOL, TensorType.FLOAT32))
     require(node, result, types=(TensorType.BOOL,))
     kind = same_type(a, b)
     fields = _loops(a, b, result)
@@ -63,10 +61,8 @@ def compare(node: Node) -> Iterator[Step]:
             "b_multiplier": b_factor,
             "b_shift": b_shift,
         }
-    order = list(_RELATIONS).index(node.operator.name)
-    fields["relation"] = order
-    suffix = {TensorType.INT8: "s8", TensorType.INT32: "s32", TensorType.BOOL: "u8"}[kind]
-    yield binary_step(node, f"compare_{suffix}", Struct("params", "compare_params", fields), _HEADERS, 40)
+    fields["relation"] = _RELATIONS.index(node.operator.name)
+    yield binary_step(node, f"compare_{_SUFFIX[kind]}", Struct("params", "compare_params", fields), _HEADERS, 40)
 
 
 @lowering("LOGICAL_AND", "LOGICAL_OR")
@@ -81,25 +77,23 @@ def logical(node: Node) -> Iterator[Step]:
 def logical_not(node: Node) -> Iterator[Step]:
     source, result = node.input(0), node.output()
     require(node, source, result, types=(TensorType.BOOL,))
-    yield _one(
-        node, "logical_not", f"edgeq_logical_not({{t{source.index}}}, {{t{result.index}}}, {source.elements});", ()
-    )
+    yield _counted(node, "logical_not")
 
 
-def _one(node: Node, kernel: str, call: str, constants: tuple[Constant | Struct, ...], cost: float = 20) -> Step:
+def _counted(node: Node, kernel: str) -> Step:
+    """A call `kernel(input, output, count)`."""
     source, result = node.input(0), node.output()
     return Step(
         operator=node.operator.index,
         name=node.operator.name,
         kernel=kernel,
         method="portable C",
-        calls=(call,),
+        calls=(f"edgeq_{kernel}({{t{source.index}}}, {{t{result.index}}}, {source.elements});",),
         inputs=activations(source),
         outputs=(result.index,),
-        constants=constants,
         sources=(f"{kernel}.c",),
         headers=_HEADERS,
-        cost=max(source.elements, result.elements) * cost,
+        cost=max(source.elements, result.elements) * 20,
         code_bytes=200,
     )
 
@@ -179,10 +173,11 @@ def select(node: Node) -> Iterator[Step]:
 
 
 @lowering("ARG_MAX", "ARG_MIN")
+@lowering("ARG_MAX", "ARG_MIN", float32=True)
 def arg_extremum(node: Node) -> Iterator[Step]:
     """The first position of the largest or smallest value along a constant axis, as int32."""
     source, result = node.input(0), node.output()
-    require(node, source, types=(TensorType.INT8,))
+    require(node, source, types=(TensorType.INT8, TensorType.FLOAT32))
     require(node, result, types=(TensorType.INT32,))
     axis = axis_of(int_list(node.constant(1, "axis"))[0], len(source.shape))
     fields: Fields = {
@@ -191,24 +186,20 @@ def arg_extremum(node: Node) -> Iterator[Step]:
         "inner": prod(source.shape[axis + 1 :]),
         "sign": 1 if node.operator.name == "ARG_MAX" else -1,
     }
-    call = f"edgeq_arg_extremum_s8(&{{params}}, {{t{source.index}}}, {{t{result.index}}});"
-    yield _one(node, "arg_extremum_s8", call, (Struct("params", "arg_params", fields),))
-
-
-_CASTS = {kind: SUFFIX[kind] for kind in (TensorType.INT8, TensorType.INT16, TensorType.INT32, TensorType.FLOAT32)}
-_CASTS[TensorType.BOOL] = "u8"
+    kernel = f"arg_extremum_{SUFFIX[source.type]}"
+    cost = source.elements * 20
+    params = Struct("params", "arg_params", fields)
+    yield plain_step(node, kernel, (params,), headers=_HEADERS, cost=cost, code_bytes=200)
 
 
 @lowering("CAST")
 def cast(node: Node) -> Iterator[Step]:
     """Between int8, int16, int32, float32 and bool as C converts; floats beyond the range take the nearest value."""
     source, result = node.input(0), node.output()
-    require(node, source, result, types=tuple(_CASTS))
+    require(node, source, result, types=tuple(_SUFFIX))
     if source.type is result.type:
         raise Unsupported("It casts to its own type.")
-    kernel = f"cast_{_CASTS[source.type]}_{_CASTS[result.type]}"
-    call = f"edgeq_{kernel}({{t{source.index}}}, {{t{result.index}}}, {source.elements});"
-    yield _one(node, kernel, call, ())
+    yield _counted(node, f"cast_{_SUFFIX[source.type]}_{_SUFFIX[result.type]}")
 
 
 @lowering("RESIZE_BILINEAR")
@@ -237,8 +228,8 @@ def resize_bilinear(node: Node) -> Iterator[Step]:
         Struct("params", "resize_params" if kind is TensorType.INT8 else "resize_s16_params", fields),
     )
     kernel = f"resize_bilinear_{SUFFIX[kind]}"
-    call = f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{rows}}, {{columns}}, {{t{result.index}}});"
-    yield _one(node, kernel, call, constants, 60 if kind is TensorType.INT8 else 150)
+    cost = max(source.elements, result.elements) * (60 if kind is TensorType.INT8 else 150)
+    yield plain_step(node, kernel, constants, headers=_HEADERS, cost=cost, code_bytes=200)
 
 
 _Positions = np.ndarray[tuple[int], np.dtype[np.int32]]

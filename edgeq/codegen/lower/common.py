@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import quantize_multiplier, round_half_away
-from edgeq.codegen.step import C_TYPES, Node, Overlap, Unsupported
+from edgeq.codegen.step import C_TYPES, Constant, Node, Overlap, Step, Struct, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
 
 RANGE = {TensorType.INT8: (-128, 127), TensorType.UINT8: (0, 255), TensorType.INT16: (-32768, 32767)}
@@ -115,6 +115,38 @@ def pointer(tensor: Tensor, constant_name: str) -> str:
 def activations(*tensors: Tensor | None) -> tuple[int, ...]:
     """Indices of those that are not constant, each once."""
     return tuple(dict.fromkeys(t.index for t in tensors if t is not None and not t.is_constant))
+
+
+def plain_step(
+    node: Node,
+    kernel: str,
+    constants: Sequence[Constant | Struct],
+    *,
+    headers: tuple[str, ...],
+    cost: float,
+    code_bytes: int,
+    method: str = "portable C",
+    overlaps: tuple[Overlap, ...] = (),
+) -> Step:
+    """One input, one output: a call `kernel(&params, input, constants..., output)`; the one Struct is `params`."""
+    source, result = node.input(0), node.output()
+    tables = [f"{{{c.name}}}" for c in constants if isinstance(c, Constant)]
+    arguments = ", ".join(("&{params}", f"{{t{source.index}}}", *tables, f"{{t{result.index}}}"))
+    return Step(
+        operator=node.operator.index,
+        name=node.operator.name,
+        kernel=kernel,
+        method=method,
+        calls=(f"edgeq_{kernel}({arguments});",),
+        inputs=activations(source),
+        outputs=(result.index,),
+        constants=tuple(constants),
+        overlaps=overlaps,
+        sources=(f"{kernel}.c",),
+        headers=headers,
+        cost=cost,
+        code_bytes=code_bytes,
+    )
 
 
 def c_type(tensor: Tensor) -> str:

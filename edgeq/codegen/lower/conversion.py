@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeq.codegen.lower.common import SUFFIX, activations, in_place, multiplier, require, scale, zero_point
+from edgeq.codegen.lower.common import SUFFIX, in_place, multiplier, plain_step, require, scale, zero_point
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Node, Step, Struct
 from edgeq.graph.ir import Tensor, TensorType
 
 
 def _step(node: Node, source: Tensor, result: Tensor, kernel: str, params: Struct) -> Step:
-    return Step(
-        operator=node.operator.index,
-        name=node.operator.name,
-        kernel=kernel,
-        method="portable C",
-        calls=(f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(params,),
-        overlaps=in_place(source, result),
-        sources=(f"{kernel}.c",),
+    return plain_step(
+        node,
+        kernel,
+        (params,),
         headers=("conversion.h", "arithmetic.h"),
         cost=source.elements * 20,
         code_bytes=80,
+        overlaps=in_place(source, result),
     )
 
 

@@ -152,6 +152,36 @@ def geometry(node: Node, filter_h: int, filter_w: int) -> dict[str, int]:
     }
 
 
+def transposed_geometry(node: Node, shape: tuple[int, ...]) -> dict[str, int]:
+    """The same for TRANSPOSE_CONV with weights of `shape` [out, kh, kw, in]; the pads are those the output loses."""
+    source, result = node.input(0), node.output()
+    if len(source.shape) != 4 or len(shape) != 4 or len(result.shape) != 4:
+        raise Unsupported("Its tensors do not have rank 4.")
+    batches, in_h, in_w, in_c = source.shape
+    out_c, filter_h, filter_w, filter_c = shape
+    _, out_h, out_w, _ = result.shape
+    if filter_c != in_c or out_c != result.shape[3]:
+        raise Unsupported(f"Weights {list(shape)} do not fit {in_c} input channels.")
+    stride_h, stride_w = int(node.options["stride_h"]), int(node.options["stride_w"])
+    same = node.options["padding"] == "SAME"
+    return {
+        "batches": batches,
+        "in_h": in_h,
+        "in_w": in_w,
+        "in_c": in_c,
+        "out_h": out_h,
+        "out_w": out_w,
+        "out_c": out_c,
+        "filter_h": filter_h,
+        "filter_w": filter_w,
+        "filter_c": in_c,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "pad_top": same_padding(out_h, filter_h, stride_h, 1, -(-out_h // stride_h)) if same else 0,
+        "pad_left": same_padding(out_w, filter_w, stride_w, 1, -(-out_w // stride_w)) if same else 0,
+    }
+
+
 def _windowed(node: Node, kind: str, fields: dict[str, int], taps: int, cost: float) -> Step:
     source, result = node.input(0), node.output()
     require(node, source, result, types=_ACTIVATIONS)

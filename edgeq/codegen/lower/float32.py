@@ -1,4 +1,4 @@
-"""float32: convolutions, matrices, pooling, reductions, rows, choice. Weights are float32 constants.
+"""float32: convolutions, matrices, pooling, reductions, rows. Weights are float32 constants.
 
 The kernels add in the order of TFLM's and LiteRT's reference kernels; what is left to differ is the last unit or two of
 exponentials (`firmware/include/edgeq/float32.h`). `registry.py` takes these lowerings where an operator computes in
@@ -14,9 +14,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.lower.common import activations, axis_of, in_place, int_list, pointer, require
-from edgeq.codegen.lower.convolution import geometry, same_padding, window_overlap
-from edgeq.codegen.lower.elementwise import binary_step, broadcast
+from edgeq.codegen.lower.common import activations, in_place, pointer, require
+from edgeq.codegen.lower.convolution import geometry, transposed_geometry, window_overlap
+from edgeq.codegen.lower.matrix import product_loops
 from edgeq.codegen.lower.reduction import loops
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Fields, Node, Overlap, Step, Struct, Unsupported
@@ -154,33 +154,9 @@ def transpose_conv(node: Node) -> Iterator[Step]:
     """Inputs: output shape, weights [out, kh, kw, in], activations, optional bias. Each output gathers its taps."""
     inputs = node.operator.inputs
     plain = replace(node, operator=replace(node.operator, inputs=(inputs[2], inputs[1], *inputs[3:])))
-    source, result, weights = plain.input(0), plain.output(), floats(plain, 1, "weights")
-    if len(source.shape) != 4 or weights.ndim != 4 or len(result.shape) != 4:
-        raise Unsupported("Its tensors do not have rank 4.")
-    batches, in_h, in_w, in_c = source.shape
-    out_c, filter_h, filter_w, filter_c = weights.shape
-    _, out_h, out_w, _ = result.shape
-    if filter_c != in_c or out_c != result.shape[3]:
-        raise Unsupported(f"Weights {list(weights.shape)} do not fit {in_c} input channels.")
-    stride_h, stride_w = int(node.options["stride_h"]), int(node.options["stride_w"])
-    same = node.options["padding"] == "SAME"
-    fields = {
-        "batches": batches,
-        "in_h": in_h,
-        "in_w": in_w,
-        "in_c": in_c,
-        "out_h": out_h,
-        "out_w": out_w,
-        "out_c": out_c,
-        "filter_h": filter_h,
-        "filter_w": filter_w,
-        "filter_c": in_c,
-        "stride_h": stride_h,
-        "stride_w": stride_w,
-        "pad_top": same_padding(out_h, filter_h, stride_h, 1, -(-out_h // stride_h)) if same else 0,
-        "pad_left": same_padding(out_w, filter_w, stride_w, 1, -(-out_w // stride_w)) if same else 0,
-    }
-    macs = source.elements * filter_h * filter_w * out_c
+    weights = floats(plain, 1, "weights")
+    fields = transposed_geometry(plain, weights.shape)
+    macs = plain.input(0).elements * weights.size // weights.shape[3]
     yield _windowed(plain, "transpose_conv_f32", weights, fields, macs)
 
 
@@ -220,34 +196,16 @@ def batch_matmul(node: Node) -> Iterator[Step]:
     """[..., m, k] x [..., k, n], either side transposed (adj_x, adj_y), leading dimensions broadcast."""
     a, b, result = node.input(0), node.input(1), node.output()
     require(node, a, b, result, types=FLOAT)
-    if min(len(a.shape), len(b.shape)) < 2:
-        raise Unsupported("An input has rank 1.", "Reshape it to a matrix.")
-    adjoint_a, adjoint_b = bool(node.options.get("adj_x")), bool(node.options.get("adj_y"))
-    m, k = a.shape[-2:][::-1] if adjoint_a else a.shape[-2:]
-    k_b, n = b.shape[-2:][::-1] if adjoint_b else b.shape[-2:]
-    if k != k_b or result.shape[-2:] != (m, n):
-        raise Unsupported(f"Matrices {list(a.shape)} and {list(b.shape)} do not multiply to {list(result.shape)}.")
-    sizes, a_steps, b_steps = broadcast(a.shape[:-2], b.shape[:-2], result.shape[:-2])
-    fields: Fields = {
-        "size": tuple(sizes),
-        "a_stride": tuple(s * m * k for s in a_steps),
-        "b_stride": tuple(s * k * n for s in b_steps),
-        "m": m,
-        "n": n,
-        "k": k,
-        "a_row": 1 if adjoint_a else k,
-        "a_step": m if adjoint_a else 1,
-        "b_column": k if adjoint_b else 1,
-        "b_step": 1 if adjoint_b else n,
-    }
+    adjoint = bool(node.options.get("adj_x")), bool(node.options.get("adj_y"))
+    fields = product_loops((a.shape, b.shape, result.shape), adjoint)
     values = tuple(
         Constant(name, "float", floats(node, at, "values").reshape(-1))
         for at, (name, tensor) in enumerate((("a", a), ("b", b)))
         if tensor.is_constant
     )
     call = f"&{{params}}, {pointer(a, 'a')}, {pointer(b, 'b')}, {{t{result.index}}}"
-    macs = result.elements * k
-    params = Struct("params", "batch_matmul_f32_params", fields)
+    macs = result.elements * fields["k"]
+    params = Struct("params", "batch_matmul_f32_params", {**fields})
     yield step(node, "batch_matmul_f32", call, (a, b), (*values, params), cost=macs * 8, macs=macs)
 
 
@@ -274,9 +232,10 @@ def reduce(node: Node) -> Iterator[Step]:
     source, result, name = node.input(0), node.output(), node.operator.name
     require(node, source, result, types=FLOAT)
     shape = loops(node)
-    divisor = float(prod(shape["reduced_size"])) if name == "MEAN" else 1.0
-    params = Struct("params", "reduce_f32_params", {**shape, "divisor": divisor})
-    kernel = "sum_f32" if name in ("MEAN", "SUM") else f"{name.lower()}_f32"
+    kernel, params = f"{name.lower()}_f32", Struct("params", "reduce_params", {**shape})
+    if name in ("MEAN", "SUM"):
+        divisor = float(prod(shape["reduced_size"])) if name == "MEAN" else 1.0
+        kernel, params = "sum_f32", Struct("params", "reduce_f32_params", {**shape, "divisor": divisor})
     call = f"&{{params}}, {{t{source.index}}}, {{t{result.index}}}"
     yield step(node, kernel, call, (source,), (params,), cost=source.elements * 8 + result.elements * 30)
 
@@ -350,31 +309,3 @@ def resize_bilinear(node: Node) -> Iterator[Step]:
         f"{{t{result.index}}}"
     )
     yield step(node, "resize_bilinear_f32", call, (source,), constants, cost=result.elements * 25)
-
-
-_RELATIONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
-
-
-@lowering(*_RELATIONS, float32=True)
-def compare(node: Node) -> Iterator[Step]:
-    """Two broadcast inputs; the result is bool."""
-    a, b, result = node.input(0), node.input(1), node.output()
-    require(node, a, b, types=FLOAT)
-    require(node, result, types=(TensorType.BOOL,))
-    sizes, a_steps, b_steps = broadcast(a.shape, b.shape, result.shape)
-    fields: Fields = {"size": tuple(sizes), "a_stride": tuple(a_steps), "b_stride": tuple(b_steps)}
-    fields["relation"] = _RELATIONS.index(node.operator.name)
-    yield binary_step(node, "compare_f32", Struct("params", "compare_f32_params", fields), HEADERS, 15)
-
-
-@lowering("ARG_MAX", "ARG_MIN", float32=True)
-def arg_extremum(node: Node) -> Iterator[Step]:
-    """The first position of the largest or smallest value along a constant axis, as int32."""
-    source, result = node.input(0), node.output()
-    require(node, source, types=FLOAT)
-    require(node, result, types=(TensorType.INT32,))
-    axis = axis_of(int_list(node.constant(1, "axis"))[0], len(source.shape))
-    outer, inner = prod(source.shape[:axis]), prod(source.shape[axis + 1 :])
-    sign = "1.0f" if node.operator.name == "ARG_MAX" else "-1.0f"
-    call = f"{{t{source.index}}}, {{t{result.index}}}, {outer}, {source.shape[axis]}, {inner}, {sign}"
-    yield step(node, "arg_extremum_f32", call, (source,), cost=source.elements * 12)

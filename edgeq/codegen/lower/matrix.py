@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,14 @@ from edgeq.codegen.lower.common import (
     activations,
     c_type,
     multiplier,
+    plain_step,
     pointer,
     require,
     same_type,
     scale,
     zero_point,
 )
-from edgeq.codegen.lower.convolution import accumulators_fit, same_padding, weights_of
+from edgeq.codegen.lower.convolution import accumulators_fit, transposed_geometry, weights_of
 from edgeq.codegen.lower.elementwise import broadcast
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
@@ -37,15 +39,9 @@ def transpose_conv(node: Node) -> Iterator[Step]:
     source, filters, result = plain.input(0), plain.input(1), plain.output()
     require(node, source, result, types=_ACTIVATIONS)
     activation = same_type(source, result)
-    if len(source.shape) != 4 or len(filters.shape) != 4 or len(result.shape) != 4:
-        raise Unsupported("Its tensors do not have rank 4.")
-    batches, in_h, in_w, in_c = source.shape
-    out_c, filter_h, filter_w, filter_c = filters.shape
-    _, out_h, out_w, _ = result.shape
-    if filter_c != in_c or out_c != result.shape[3]:
-        raise Unsupported(f"Weights {list(filters.shape)} do not fit {in_c} input channels.")
-    stride_h, stride_w = int(node.options["stride_h"]), int(node.options["stride_w"])
-    same = node.options["padding"] == "SAME"
+    geometry = transposed_geometry(plain, filters.shape)
+    out_c, filter_h, filter_w, _ = filters.shape
+    stride = f"{geometry['stride_h']}x{geometry['stride_w']}"
     constants = weights_of(plain, out_c)
     flat = constants.weights.reshape(out_c, -1)
     if activation is TensorType.INT8 and not accumulators_fit(flat, constants.bias, source):
@@ -53,20 +49,7 @@ def transpose_conv(node: Node) -> Iterator[Step]:
     low, high = activation_range(node, result)
     wide = activation is TensorType.INT16
     fields: Fields = {
-        "batches": batches,
-        "in_h": in_h,
-        "in_w": in_w,
-        "in_c": in_c,
-        "out_h": out_h,
-        "out_w": out_w,
-        "out_c": out_c,
-        "filter_h": filter_h,
-        "filter_w": filter_w,
-        "filter_c": in_c,
-        "stride_h": stride_h,
-        "stride_w": stride_w,
-        "pad_top": same_padding(out_h, filter_h, stride_h, 1, -(-out_h // stride_h)) if same else 0,
-        "pad_left": same_padding(out_w, filter_w, stride_w, 1, -(-out_w // stride_w)) if same else 0,
+        **geometry,
         "input_offset": -zero_point(source),
         "output_offset": zero_point(result),
         "act_min": low,
@@ -78,7 +61,7 @@ def transpose_conv(node: Node) -> Iterator[Step]:
         operator=node.operator.index,
         name=node.operator.name,
         kernel=kernel,
-        method=f"{filter_h}x{filter_w}, stride {stride_h}x{stride_w}, each output gathers its taps",
+        method=f"{filter_h}x{filter_w}, stride {stride}, each output gathers its taps",
         calls=(
             f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{weights}}, {{bias}}, {{multipliers}}, {{shifts}}, "
             f"{{t{result.index}}});",
@@ -117,27 +100,18 @@ def computed_weights(node: Node) -> Step:
     return _product(node, ((rows, weights.shape[1]), weights.shape, (rows, weights.shape[0])), (False, True))
 
 
-def _product(node: Node, shapes: tuple[tuple[int, ...], ...], adjoint: tuple[bool, bool]) -> Step:
-    """The product of the first two inputs, read with the given shapes, either of them transposed."""
-    a, b, result = node.input(0), node.input(1), node.output()
-    require(node, a, b, result, types=_ACTIVATIONS)
-    activation = same_type(a, b, result)
+def product_loops(shapes: tuple[tuple[int, ...], ...], adjoint: tuple[bool, bool]) -> dict[str, Any]:
+    """Sizes and strides of the product of two inputs of the first two shapes into the third, either transposed."""
     a_shape, b_shape, out_shape = shapes
     if min(len(a_shape), len(b_shape)) < 2:
         raise Unsupported("An input has rank 1.", "Reshape it to a matrix.")
-    a_rows, a_columns = a_shape[-2:]
-    b_rows, b_columns = b_shape[-2:]
     adjoint_a, adjoint_b = adjoint
-    m, k = (a_columns, a_rows) if adjoint_a else (a_rows, a_columns)
-    k_b, n = (b_columns, b_rows) if adjoint_b else (b_rows, b_columns)
+    m, k = a_shape[-2:][::-1] if adjoint_a else a_shape[-2:]
+    k_b, n = b_shape[-2:][::-1] if adjoint_b else b_shape[-2:]
     if k != k_b or out_shape[-2:] != (m, n):
         raise Unsupported(f"Matrices {list(a_shape)} and {list(b_shape)} do not multiply to {list(out_shape)}.")
-    if activation is TensorType.INT8 and k * 255 * 255 >= 2**31:
-        raise Unsupported("Its accumulators may exceed 32 bits.", "Multiply smaller matrices.")
     sizes, a_steps, b_steps = broadcast(a_shape[:-2], b_shape[:-2], out_shape[:-2])
-    factor, shift = multiplier(scale(a) * scale(b) / scale(result))
-    low, high = activation_range(node, result)
-    fields: Fields = {
+    return {
         "size": tuple(sizes),
         "a_stride": tuple(s * m * k for s in a_steps),
         "b_stride": tuple(s * k * n for s in b_steps),
@@ -148,6 +122,22 @@ def _product(node: Node, shapes: tuple[tuple[int, ...], ...], adjoint: tuple[boo
         "a_step": m if adjoint_a else 1,
         "b_column": k if adjoint_b else 1,
         "b_step": 1 if adjoint_b else n,
+    }
+
+
+def _product(node: Node, shapes: tuple[tuple[int, ...], ...], adjoint: tuple[bool, bool]) -> Step:
+    """The product of the first two inputs, read with the given shapes, either of them transposed."""
+    a, b, result = node.input(0), node.input(1), node.output()
+    require(node, a, b, result, types=_ACTIVATIONS)
+    activation = same_type(a, b, result)
+    loops = product_loops(shapes, adjoint)
+    m, n, k = (loops[name] for name in "mnk")
+    if activation is TensorType.INT8 and k * 255 * 255 >= 2**31:
+        raise Unsupported("Its accumulators may exceed 32 bits.", "Multiply smaller matrices.")
+    factor, shift = multiplier(scale(a) * scale(b) / scale(result))
+    low, high = activation_range(node, result)
+    fields: Fields = {
+        **loops,
         "a_offset": -zero_point(a),
         "b_offset": -zero_point(b),
         "multiplier": factor,
@@ -190,16 +180,10 @@ def l2_normalization(node: Node) -> Iterator[Step]:
     if depth * 255 * 255 >= 2**31:
         raise Unsupported("Its sum of squares may exceed 32 bits.", "Normalize fewer elements.")
     fields: Fields = {"rows": source.elements // depth, "depth": depth, "input_offset": -zero_point(source)}
-    yield Step(
-        operator=node.operator.index,
-        name=node.operator.name,
-        kernel="l2_normalization_s8",
-        method="portable C",
-        calls=(f"edgeq_l2_normalization_s8(&{{params}}, {{t{source.index}}}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(Struct("params", "l2_normalization_params", fields),),
-        sources=("l2_normalization_s8.c",),
+    yield plain_step(
+        node,
+        "l2_normalization_s8",
+        (Struct("params", "l2_normalization_params", fields),),
         headers=("matrix.h", "elementwise.h", "arithmetic.h"),
         cost=source.elements * 40,
         code_bytes=400,

@@ -11,10 +11,10 @@ import numpy as np
 from edgeq.codegen.lower.common import (
     RANGE,
     SUFFIX,
-    activations,
     axis_of,
     int_list,
     multiplier,
+    plain_step,
     require,
     same_type,
     scale,
@@ -25,6 +25,7 @@ from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Fields, Node, Step, Struct, Unsupported
 from edgeq.graph.ir import TensorType
 
+_HEADERS = ("reduction.h", "arithmetic.h")
 RANK = 4
 """Kept and reduced loops that the kernel has, after neighbours were merged."""
 
@@ -57,21 +58,8 @@ def loops(node: Node) -> dict[str, tuple[int, ...]]:
 
 
 def _step(node: Node, kernel: str, type_: str, fields: Fields) -> Step:
-    source, result = node.input(0), node.output()
-    return Step(
-        operator=node.operator.index,
-        name=node.operator.name,
-        kernel=kernel,
-        method="portable C",
-        calls=(f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(Struct("params", type_, fields),),
-        sources=(f"{kernel}.c",),
-        headers=("reduction.h", "arithmetic.h"),
-        cost=source.elements * 8 + result.elements * 30,
-        code_bytes=300,
-    )
+    cost = node.input(0).elements * 8 + node.output().elements * 30
+    return plain_step(node, kernel, (Struct("params", type_, fields),), headers=_HEADERS, cost=cost, code_bytes=300)
 
 
 @lowering("MEAN", "SUM")
@@ -140,21 +128,15 @@ def reduce_prod(node: Node) -> Iterator[Step]:
         "limits": steps,
         "output_offset": zero_point(result),
     }
-    call = f"edgeq_reduce_prod_s8(&{{params}}, {{t{source.index}}}, {{limits}}, {{t{result.index}}});"
-    yield Step(
-        operator=node.operator.index,
-        name="REDUCE_PROD",
-        kernel="reduce_prod_s8",
-        method="correctly rounded",
-        calls=(call,),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(
+    yield plain_step(
+        node,
+        "reduce_prod_s8",
+        (
             Constant("limits", "int64_t", np.array([min(v, 2**62) for v in limits], np.int64)),
             Struct("params", "reduce_prod_params", fields),
         ),
-        sources=("reduce_prod_s8.c",),
-        headers=("reduction.h", "arithmetic.h"),
+        headers=_HEADERS,
         cost=source.elements * 15 + result.elements * 100,
         code_bytes=300,
+        method="correctly rounded",
     )

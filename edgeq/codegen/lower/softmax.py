@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from edgeq.codegen import arithmetic as fixed
-from edgeq.codegen.lower.common import activations, in_place, multiplier, require, scale, zero_point
+from edgeq.codegen.lower.common import in_place, multiplier, plain_step, require, scale, zero_point
 from edgeq.codegen.registry import lowering
 from edgeq.codegen.step import Constant, Node, Step, Struct, Unsupported
 from edgeq.graph.ir import TensorType
 
+_HEADERS = ("softmax.h", "arithmetic.h")
 _INTEGER_BITS = 5
 
 
@@ -64,25 +65,19 @@ def _softmax_16(node: Node) -> Step:
     if shift > 14:
         raise Unsupported(f"Its input has the scale {scale(source)}.", "Convert the model again.")
     fields = {"rows": source.elements // depth, "depth": depth, "multiplier": factor, "shift": shift}
-    tables = "{exponentials}, {reciprocals}"
-    return Step(
-        operator=node.operator.index,
-        name="SOFTMAX",
-        kernel="softmax_s16",
-        method="exponentials and reciprocal from tables of 513",
-        calls=(f"edgeq_softmax_s16(&{{params}}, {{t{source.index}}}, {tables}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(
+    return plain_step(
+        node,
+        "softmax_s16",
+        (
             _samples("exponentials", np.exp, -10.0, 0.0),
             _samples("reciprocals", lambda x: 1 / (1 + x), 0.0, 1.0),
             Struct("params", "softmax_s16_params", fields),
         ),
-        overlaps=in_place(source, result),
-        sources=("softmax_s16.c",),
-        headers=("softmax.h", "arithmetic.h"),
+        headers=_HEADERS,
         cost=source.elements * 60 + fields["rows"] * 150,
         code_bytes=400,
+        method="exponentials and reciprocal from tables of 513",
+        overlaps=in_place(source, result),
     )
 
 
@@ -99,20 +94,15 @@ def softmax(node: Node) -> Iterator[Step]:
     depth = source.shape[-1]
     table = exponentials(float(node.options["beta"]) * scale(source))
     fields = {"rows": source.elements // depth, "depth": depth, "entries": table.size}
-    yield Step(
-        operator=node.operator.index,
-        name="SOFTMAX",
-        kernel="softmax_s8",
-        method=f"exponentials from a table of {table.size}",
-        calls=(f"edgeq_softmax_s8(&{{params}}, {{t{source.index}}}, {{exponentials}}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(Constant("exponentials", "int32_t", table), Struct("params", "softmax_params", fields)),
-        overlaps=in_place(source, result),
-        sources=("softmax_s8.c",),
-        headers=("softmax.h", "arithmetic.h"),
+    yield plain_step(
+        node,
+        "softmax_s8",
+        (Constant("exponentials", "int32_t", table), Struct("params", "softmax_params", fields)),
+        headers=_HEADERS,
         cost=source.elements * 40 + fields["rows"] * 150,
         code_bytes=400,
+        method=f"exponentials from a table of {table.size}",
+        overlaps=in_place(source, result),
     )
 
 
@@ -141,18 +131,13 @@ def log_softmax(node: Node) -> Iterator[Step]:
         "reverse_shift": reverse_shift,
         "lowest": -fixed.input_radius(_INTEGER_BITS, left) - 1,
     }
-    yield Step(
-        operator=node.operator.index,
-        name="LOG_SOFTMAX",
-        kernel="log_softmax_s8",
-        method=f"exponentials from a table of {table.size}",
-        calls=(f"edgeq_log_softmax_s8(&{{params}}, {{t{source.index}}}, {{exponentials}}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(Constant("exponentials", "int32_t", table), Struct("params", "log_softmax_params", fields)),
-        overlaps=in_place(source, result),
-        sources=("log_softmax_s8.c",),
-        headers=("softmax.h", "arithmetic.h"),
+    yield plain_step(
+        node,
+        "log_softmax_s8",
+        (Constant("exponentials", "int32_t", table), Struct("params", "log_softmax_params", fields)),
+        headers=_HEADERS,
         cost=source.elements * 50 + fields["rows"] * 300,
         code_bytes=600,
+        method=f"exponentials from a table of {table.size}",
+        overlaps=in_place(source, result),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeq.codegen.lower.common import activations, in_place, multiplier, require, scale, zero_point
+from edgeq.codegen.lower.common import in_place, multiplier, plain_step, require, scale, zero_point
 from edgeq.codegen.step import Fields, Node, Step, Struct, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
 
@@ -17,21 +17,15 @@ def unary_16(node: Node) -> tuple[Tensor, Tensor]:
 
 
 def _step(node: Node, kernel: str, type_: str, fields: Fields, cost: float) -> Step:
-    source, result = node.input(0), node.output()
-    return Step(
-        operator=node.operator.index,
-        name=node.operator.name,
-        kernel=kernel,
-        method="portable C",
-        calls=(f"edgeq_{kernel}(&{{params}}, {{t{source.index}}}, {{t{result.index}}});",),
-        inputs=activations(source),
-        outputs=(result.index,),
-        constants=(Struct("params", type_, {"count": source.elements, **fields}),),
-        overlaps=in_place(source, result),
-        sources=(f"{kernel}.c",),
+    source = node.input(0)
+    return plain_step(
+        node,
+        kernel,
+        (Struct("params", type_, {"count": source.elements, **fields}),),
         headers=("elementwise.h", "arithmetic.h"),
         cost=source.elements * cost,
         code_bytes=150,
+        overlaps=in_place(source, node.output()),
     )
 
 

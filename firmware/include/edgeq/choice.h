@@ -13,26 +13,32 @@ typedef struct {
     int32_t a_offset, a_multiplier, a_shift, b_offset, b_multiplier, b_shift;
 } edgeq_compare_params;
 
-static inline uint8_t edgeq_relation(int32_t relation, int32_t x, int32_t y) {
-    switch (relation) {
-    case 0:
-        return x == y;
-    case 1:
-        return x != y;
-    case 2:
-        return x > y;
-    case 3:
-        return x >= y;
-    case 4:
-        return x < y;
-    default:
-        return x <= y;
+/* Whether x and y, of any type, stand in a relation. */
+#define EDGEQ_HOLDS(relation, x, y)                                                                                    \
+    ((relation) == 0   ? (x) == (y)                                                                                    \
+     : (relation) == 1 ? (x) != (y)                                                                                    \
+     : (relation) == 2 ? (x) > (y)                                                                                     \
+     : (relation) == 3 ? (x) >= (y)                                                                                    \
+     : (relation) == 4 ? (x) < (y)                                                                                     \
+                       : (x) <= (y))
+
+/* The definition of a comparison of elements as they are. */
+#define EDGEQ_COMPARE(name, type)                                                                                      \
+    void name(const edgeq_compare_params *p, const type *a, const type *b, uint8_t *output) {                          \
+        edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};                                                                        \
+        do {                                                                                                           \
+            for (int32_t i = 0; i < p->size[4]; i++) {                                                                 \
+                const type x = a[at.a + i * p->a_stride[4]];                                                           \
+                const type y = b[at.b + i * p->b_stride[4]];                                                           \
+                *output++ = EDGEQ_HOLDS(p->relation, x, y);                                                            \
+            }                                                                                                          \
+        } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));                                                  \
     }
-}
 
 void edgeq_compare_s8(const edgeq_compare_params *p, const int8_t *a, const int8_t *b, uint8_t *output);
 void edgeq_compare_s32(const edgeq_compare_params *p, const int32_t *a, const int32_t *b, uint8_t *output);
 void edgeq_compare_u8(const edgeq_compare_params *p, const uint8_t *a, const uint8_t *b, uint8_t *output);
+void edgeq_compare_f32(const edgeq_compare_params *p, const float *a, const float *b, uint8_t *output);
 
 void edgeq_logical_and(const edgeq_broadcast *p, const uint8_t *a, const uint8_t *b, uint8_t *output);
 void edgeq_logical_or(const edgeq_broadcast *p, const uint8_t *a, const uint8_t *b, uint8_t *output);
@@ -55,6 +61,24 @@ typedef struct {
     int32_t outer, axis, inner, sign;
 } edgeq_arg_params;
 
+/* The definition of a kernel that finds such positions. */
+#define EDGEQ_ARG_EXTREMUM(name, type)                                                                                 \
+    void name(const edgeq_arg_params *p, const type *input, int32_t *output) {                                         \
+        const type sign = (type)p->sign;                                                                               \
+        for (int32_t o = 0; o < p->outer; o++, input += p->axis * p->inner) {                                          \
+            for (int32_t i = 0; i < p->inner; i++) {                                                                   \
+                int32_t best = 0;                                                                                      \
+                for (int32_t k = 1; k < p->axis; k++) {                                                                \
+                    if (sign * input[k * p->inner + i] > sign * input[best * p->inner + i]) {                          \
+                        best = k;                                                                                      \
+                    }                                                                                                  \
+                }                                                                                                      \
+                *output++ = best;                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+void edgeq_arg_extremum_f32(const edgeq_arg_params *p, const float *input, int32_t *output);
 void edgeq_arg_extremum_s8(const edgeq_arg_params *p, const int8_t *input, int32_t *output);
 
 /* The definition of a cast: each element x becomes `expression`. A float beyond the range takes the nearest value; u8

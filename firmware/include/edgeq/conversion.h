@@ -11,6 +11,17 @@ typedef struct {
     int32_t zero_point, low, high;
 } edgeq_quantize_params;
 
+static inline int32_t edgeq_quantize(const edgeq_quantize_params *p, float x) {
+    const float scaled = x / p->scale;
+    const float limit = 1.0e6f;
+    const float near = scaled > limit ? limit : scaled < -limit ? -limit : scaled == scaled ? scaled : 0.0f;
+    int32_t whole = (int32_t)near;
+    const float rest = near - (float)whole;
+    whole += rest >= 0.5f ? 1 : rest <= -0.5f ? -1 : 0;
+    const int32_t value = whole + p->zero_point;
+    return value < p->low ? p->low : value > p->high ? p->high : value;
+}
+
 void edgeq_quantize_f32_s8(const edgeq_quantize_params *p, const float *input, int8_t *output);
 void edgeq_quantize_f32_u8(const edgeq_quantize_params *p, const float *input, uint8_t *output);
 void edgeq_quantize_f32_s16(const edgeq_quantize_params *p, const float *input, int16_t *output);

@@ -21,13 +21,7 @@ typedef struct {
 void edgeq_conv_2d_s8(const edgeq_conv_params *p, const int8_t *input, const int8_t *weights, const int32_t *bias,
                       const int32_t *multipliers, const int8_t *shifts, int8_t *output);
 
-/* Weight i of an array of 4-bit weights, two in a byte, the lower four bits first. */
-static inline int32_t edgeq_weight_4(const uint8_t *weights, int32_t i) {
-    const int32_t nibble = (weights[i >> 1] >> (4 * (i & 1))) & 0xF;
-    return (nibble ^ 8) - 8;
-}
-
-/* The same with packed 4-bit weights; no channel starts at a new byte of its own. */
+/* The same with packed 4-bit weights (weights_4.h); no channel starts at a new byte of its own. */
 void edgeq_conv_2d_s4(const edgeq_conv_params *p, const int8_t *input, const uint8_t *weights, const int32_t *bias,
                       const int32_t *multipliers, const int8_t *shifts, int8_t *output);
 
@@ -44,30 +38,6 @@ void edgeq_conv_2d_s16_b32(const edgeq_conv_params *p, const int16_t *input, con
 void edgeq_depthwise_conv_2d_s16(const edgeq_conv_params *p, const int16_t *input, const int8_t *weights,
                                  const int64_t *bias, const int32_t *multipliers, const int8_t *shifts,
                                  int16_t *output);
-
-/* The sum over one receptive field of 16x8 for one output channel; taps outside the input add nothing. */
-static inline int64_t edgeq_window_sum_s16(const edgeq_conv_params *p, const int16_t *input, const int8_t *filter,
-                                           int32_t top, int32_t left) {
-    int64_t sum = 0;
-    for (int32_t ky = 0; ky < p->filter_h; ky++) {
-        const int32_t y = top + ky * p->dilation_h;
-        if (y < 0 || y >= p->in_h) {
-            continue;
-        }
-        for (int32_t kx = 0; kx < p->filter_w; kx++) {
-            const int32_t x = left + kx * p->dilation_w;
-            if (x < 0 || x >= p->in_w) {
-                continue;
-            }
-            const int16_t *pixel = input + (y * p->in_w + x) * p->in_c;
-            const int8_t *taps = filter + (ky * p->filter_w + kx) * p->filter_c;
-            for (int32_t c = 0; c < p->filter_c; c++) {
-                sum += taps[c] * pixel[c];
-            }
-        }
-    }
-    return sum;
-}
 
 /* Transposed: weights [out_c][filter_h][filter_w][in_c]; the pads are those that the output loses. */
 void edgeq_transpose_conv_s8(const edgeq_conv_params *p, const int8_t *input, const int8_t *weights,

@@ -162,6 +162,19 @@ typedef struct {
     float act_min, act_max;
 } edgeq_broadcast_f32;
 
+/* The definition of a kernel of two inputs: each pair of elements x, y becomes `expression`. */
+#define EDGEQ_BINARY_F32(name, expression)                                                                             \
+    void name(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output) {                           \
+        edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};                                                                        \
+        do {                                                                                                           \
+            for (int32_t i = 0; i < p->size[4]; i++) {                                                                 \
+                const float x = a[at.a + i * p->a_stride[4]];                                                          \
+                const float y = b[at.b + i * p->b_stride[4]];                                                          \
+                *output++ = expression;                                                                                \
+            }                                                                                                          \
+        } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));                                                  \
+    }
+
 void edgeq_add_f32(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output);
 void edgeq_sub_f32(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output);
 void edgeq_mul_f32(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output);
@@ -225,8 +238,8 @@ typedef struct {
 } edgeq_reduce_f32_params;
 
 void edgeq_sum_f32(const edgeq_reduce_f32_params *p, const float *input, float *output);
-void edgeq_reduce_max_f32(const edgeq_reduce_f32_params *p, const float *input, float *output);
-void edgeq_reduce_min_f32(const edgeq_reduce_f32_params *p, const float *input, float *output);
+void edgeq_reduce_max_f32(const edgeq_reduce_params *p, const float *input, float *output);
+void edgeq_reduce_min_f32(const edgeq_reduce_params *p, const float *input, float *output);
 
 /* Rows of `depth` elements; beta multiplies the exponent of SOFTMAX. May work in place. */
 void edgeq_softmax_f32(const float *input, float *output, int32_t rows, int32_t depth, float beta);
@@ -242,17 +255,5 @@ typedef struct {
 void edgeq_resize_bilinear_f32(const edgeq_resize_f32_params *p, const float *input, const int32_t *row_places,
                                const float *row_parts, const int32_t *column_places, const float *column_parts,
                                float *output);
-
-/* relation: 0 ==, 1 !=, 2 >, 3 >=, 4 <, 5 <=; the result is 0 or 1. */
-typedef struct {
-    EDGEQ_BROADCAST;
-    int32_t relation;
-} edgeq_compare_f32_params;
-
-void edgeq_compare_f32(const edgeq_compare_f32_params *p, const float *a, const float *b, uint8_t *output);
-
-/* The first position of the largest (sign 1) or smallest (sign -1) value along the middle of three dimensions. */
-void edgeq_arg_extremum_f32(const float *input, int32_t *output, int32_t outer, int32_t axis, int32_t inner,
-                            float sign);
 
 #endif
