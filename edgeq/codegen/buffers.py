@@ -150,20 +150,21 @@ class _Buffers:
                 source, result = (self.position[base] for base in pair)
                 if source != result and source not in split and result not in split:
                     yield from self._in_place(index, source, result)
-        pairs = {(i, j) for i in split for j in range(len(self.buffers)) if i != j}
+        pairs = {
+            (i, j)
+            for i in split
+            for j, b in enumerate(self.buffers)
+            if i != j and self.buffers[i].first <= b.last and b.first <= self.buffers[i].last
+        }
         for i, j in sorted(pairs | {(j, i) for i, j in pairs}):
-            a, b = self.buffers[i], self.buffers[j]
-            if a.first <= b.last and b.first <= a.last:
-                needs = [
-                    (q.end - p.start, self._allowed(i, p, j, q))
-                    for p in a.whole
-                    for q in b.whole
-                    if p.first <= q.last and q.first <= p.last
-                ]
-                before = max(
-                    (need if allowed is None else min(need, allowed) for need, allowed in needs), default=-_FAR
-                )
-                yield Rule(i, j, before, separate=all(allowed is None for _, allowed in needs))
+            needs = [
+                (q.end - p.start, self._allowed(i, p, j, q))
+                for p in self.buffers[i].whole
+                for q in self.buffers[j].whole
+                if p.first <= q.last and q.first <= p.last
+            ]
+            before = max((need if allowed is None else min(need, allowed) for need, allowed in needs), default=-_FAR)
+            yield Rule(i, j, before, separate=all(allowed is None for _, allowed in needs))
 
     def accesses(self) -> list[int]:
         """Bytes read and written of each buffer in one inference, estimated from the operators.

@@ -56,13 +56,13 @@ def plan_within(
     Tried are: the goal asked for; the goal `ram`; the first layers in patches, those that repeat fewest multiplications
     first. AnswerNo `ram-too-small` says the smallest arena that was found.
     """
-    prepared = passes.run(graph)
-    asked = plan(graph, board, name=name, optimize=optimize, prepared=prepared)
+    prepared, memo = passes.run(graph), Memo()
+    asked = plan(graph, board, name=name, optimize=optimize, prepared=prepared, memo=memo)
     if asked.arena_bytes <= ram_bytes:
         return replace(asked, ram_bytes=ram_bytes)
     planned = [asked]
     if optimize != "ram":
-        planned.append(plan(graph, board, name=name, optimize="ram", prepared=prepared))
+        planned.append(plan(graph, board, name=name, optimize="ram", prepared=prepared, memo=memo))
     goal: Optimize = "balanced" if optimize == "ram" else optimize
 
     def in_patches(way: _Way) -> Plan:

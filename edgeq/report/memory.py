@@ -15,6 +15,8 @@ _LABELS = 150
 _COLOURS = {"input": "#9ec5e8", "output": "#a8d5a2", "tensor": "#f3d9a4", "scratch": "#d9d9d9"}
 _LETTER = 6.2
 """Width of a letter at 10 pixels, in pixels."""
+_HEAD_LETTER = 9.2
+"""Width of a bold letter at 15 pixels."""
 
 _Manifest = Mapping[str, Any]
 
@@ -184,9 +186,9 @@ def _legend() -> Iterator[str]:
 def memory_picture(manifest: _Manifest) -> str:
     """The plan as SVG: a box for each buffer (or part of one), as wide as its life and as high as its bytes."""
     axes = _Axes(len(manifest["layers"]), manifest["arena_bytes"])
-    width, height = max(axes.width, 720), axes.height
     bound = manifest["arena_lower_bound_bytes"]
     head = f"{manifest['name']} on {manifest['board']}: arena {manifest['arena_bytes']:,} bytes, lower bound {bound:,}"
+    width, height = max(axes.width, 720, _LEFT + _HEAD_LETTER * len(head) + _RIGHT), axes.height
     body = [_text(_LEFT, 24, head, font_size=15, font_weight="bold"), *_legend()]
     body += [*_scale(axes, manifest), *_boxes(axes, manifest)]
     return "\n".join(

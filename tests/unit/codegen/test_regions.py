@@ -260,3 +260,18 @@ def test_the_limit_of_ram_is_in_the_manifest() -> None:
     """With a limit there is one arena, whatever regions the board has."""
     made = codegen.plan_within(small(), HOST, 20_000, name="model")
     assert codegen.emit(made).manifest["options"] == {"optimize": "balanced", "ram": 20_000}
+
+
+def test_a_float_model_on_a_board_whose_regions_are_each_too_small(shared: Path, tmp_path: Path) -> None:
+    """ResNet-8 in float32 needs 133 KB; an STM32F407 has 128 KiB of SRAM and 64 KiB of CCM: the same bytes, in both."""
+    graph, board = read(next((shared / "models").rglob("ic_resnet8_float.tflite"))), load_board("stm32f4-discovery")
+    whole = codegen.plan(graph, board, name="model")
+    assert whole.arena_bytes > max(region.usable_bytes for region in board.regions("ram"))
+    assert check(graph, board).fits
+    made = codegen.spread(whole, board)
+    assert {region.name for region in made.regions} == {"sram", "ccm"}
+    one = HostModel(codegen.emit(whole), graph, tmp_path / "whole")
+    two = HostModel(codegen.emit(made), graph, tmp_path / "split")
+    for kind in (1, 2):
+        given_ = values(graph, kind)
+        np.testing.assert_array_equal(one.run(given_)[0], two.run(given_)[0])
