@@ -151,7 +151,8 @@ def bundle(
     """Compile a `.tflite` file to C sources for a board, written to the directory `out` (whole or not at all).
 
     `ram` is how many bytes the arena may take: where whole layers need more, the first ones run patch by patch, which
-    repeats multiplications; AnswerNo `ram-too-small` says the smallest that was found. `memory.svg` shows the plan.
+    repeats multiplications; AnswerNo `ram-too-small` says the smallest that was found. `memory.svg` shows the plan; an
+    arena that the board's first region of RAM has no room for lies in another, or in pieces in several.
     `agent` is what `flash` puts beside the model: EdgeQ's own, or the MLPerf Tiny device protocol; `name` must then be
     one of the benchmark's model ids. The C runs on the core alone; for a board with an Ethos-U, Vela's model lies
     beside it under `ethos-u/` where Vela is installed. The map of layers that `convert` left beside the model goes
@@ -171,10 +172,10 @@ def bundle(
     content = read_file(path)
     graph, name = read_bytes(content, where=str(path)), name or path.stem
     if ram is None:
-        plan = codegen.spread(codegen.plan(graph, target, name=name, optimize=optimize), target)
+        plan = codegen.plan(graph, target, name=name, optimize=optimize)
     else:
         plan = codegen.plan_within(graph, target, ram, name=name, optimize=optimize)
-    result = codegen.emit(plan, content, agent=agent)
+    result = codegen.emit(codegen.spread(plan, target), content, agent=agent)
     result = codegen.with_file(result, "memory.svg", memory_picture(result.manifest).encode())
     if agent == "mlperf":
         require_mlperf_model(Manifest.model_validate(dict(result.manifest)))

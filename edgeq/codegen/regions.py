@@ -21,6 +21,9 @@ AGENT_RAM_BYTES = 1_120
 STEP_RAM_BYTES = 8
 """The agent's tick counter of each step."""
 
+_ANY = 1 << 40
+"""Bytes: more than any memory."""
+
 _SPEEDS = ("tightly-coupled", "fast", "slow")
 
 
@@ -32,7 +35,8 @@ def agent_ram_bytes(board: Board, steps: int) -> int:
 def spread(plan: Plan, board: Board) -> Plan:
     """The plan with `regions`, where the arena does not fit into the board's first region of RAM beside the agent.
 
-    Unchanged where it does, where the board has one region, and where all regions together are too small.
+    Unchanged where it does, where the board has one region, and where all regions together are too small, or would take
+    more than the limit that was asked for.
     """
     rooms = _rooms(plan, board)
     if len(rooms) < 2 or plan.arena_bytes <= rooms[0][1]:
@@ -46,7 +50,7 @@ def spread(plan: Plan, board: Board) -> Plan:
         capacities = [room for _, room in chosen]
         if sum(capacities) >= plan.arena.lower_bound_bytes:
             found = place_in_regions(plan.graph, plan.steps, capacities)
-            if found is not None:
+            if found is not None and sum(arena.size_bytes for arena in found[0]) <= (plan.ram_bytes or _ANY):
                 return _with(plan, [region for region, _ in chosen], *found)
     return plan
 

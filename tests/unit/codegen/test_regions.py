@@ -26,6 +26,7 @@ from edgeq import codegen
 from edgeq.boards import load_board
 from edgeq.boards.profile import Board, Memory
 from edgeq.checks import check
+from edgeq.codegen import passes, patches
 from edgeq.codegen.memory import ALIGN, Buffer, Rule, plan_regions
 from edgeq.codegen.plan import Plan
 from edgeq.codegen.regions import agent_ram_bytes
@@ -55,11 +56,11 @@ def with_ram(board: Board, rooms: Sequence[int], made: Plan, speeds: Sequence[st
     return found
 
 
-def split(graph: Graph, share: float, board: Board = HOST) -> Plan:
-    """The graph's plan in two regions, the larger of which has this share of the arena."""
-    made = codegen.plan(graph, board, name="model")
-    larger = int(made.arena_bytes * share) // ALIGN * ALIGN
-    return codegen.spread(made, with_ram(board, [larger, larger], made))
+def split(graph: Graph, share: float, *, prepared: Graph | None = None) -> Plan:
+    """The graph's plan in two regions, each of which has this share of the arena."""
+    made = codegen.plan(graph, HOST, name="model", prepared=prepared)
+    room = int(made.arena_bytes * share) // ALIGN * ALIGN
+    return codegen.spread(made, with_ram(HOST, [room, room], made))
 
 
 @few
@@ -115,10 +116,17 @@ def test_what_fits_one_region_is_planned(data: Any) -> None:
 @few
 @given(st.data())
 def test_chains_in_two_regions_equal_the_wheel(data: Any) -> None:
+    """Layers whole, or the first of them in patches."""
     graph = draw_chain(data)
     if not graph.operators:
         return
-    made = split(graph, data.draw(st.sampled_from([0.5, 0.7, 0.9])))
+    prepared = passes.run(graph)
+    stages = list(patches.stages(prepared)) if data.draw(st.booleans()) else []
+    if stages:
+        stage = data.draw(st.sampled_from(stages))
+        patched = patches.cut(stage, data.draw(st.integers(1, stage.rows)))
+        prepared = patched.graph if patched is not None else prepared
+    made = split(graph, data.draw(st.sampled_from([0.5, 0.7, 0.9])), prepared=prepared)
     assert_plan_is_sound(made)
     assert_same_as_wheel(made, graph, (1, 2, 3))
 
@@ -256,10 +264,17 @@ def test_check_and_bundle_tell_the_regions(tmp_path: Path) -> None:
     assert "ram-too-small" in {finding.rule for finding in check(graph, small_board).findings}
 
 
-def test_the_limit_of_ram_is_in_the_manifest() -> None:
-    """With a limit there is one arena, whatever regions the board has."""
-    made = codegen.plan_within(small(), HOST, 20_000, name="model")
-    assert codegen.emit(made).manifest["options"] == {"optimize": "balanced", "ram": 20_000}
+def test_the_limit_of_ram_holds_for_all_regions() -> None:
+    graph = small()
+    whole = codegen.plan(graph, HOST, name="model")
+    board = with_ram(HOST, [whole.arena_bytes - ALIGN] * 2, whole)
+    total = codegen.spread(whole, board).arena_bytes
+    assert total > whole.arena_bytes
+    for limit, regions in ((total, 2), (total - ALIGN, 0)):
+        made = codegen.spread(codegen.plan_within(graph, HOST, limit, name="model"), board)
+        assert len(made.regions) == regions
+        assert made.arena_bytes <= limit
+        assert codegen.emit(made).manifest["options"] == {"optimize": "balanced", "ram": limit}
 
 
 def test_a_float_model_on_a_board_whose_regions_are_each_too_small(shared: Path, tmp_path: Path) -> None:
