@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import WARNINGS, Wheel
+from mixed_layers import GENERAL, STEPS, mixed
 from single import INT8, INT32, T, model
 
 from edgeq.boards import load_board
@@ -18,7 +19,7 @@ from edgeq.codegen import emit, plan, write_bundle
 from edgeq.codegen.arithmetic import doubling_high_mul, quantize_multiplier, rounding_shift
 from edgeq.codegen.plan import Plan
 from edgeq.codegen.proofs import Requantization
-from edgeq.codegen.variants.mve.common import tail
+from edgeq.codegen.variants.mve.common import FLOOR, tail
 from edgeq.codegen.variants.mve.dot import offsets, vectors
 from edgeq.graph import Graph, read_bytes, write_bytes
 
@@ -327,10 +328,37 @@ def test_floor_form_only_where_ties_clamp() -> None:
     assert none is not None and none.signed
 
 
-def test_tail_refuses_left_shifts_and_wide_shifts() -> None:
-    zero = np.zeros(1, np.int64)
-    assert tail(requantization(0.9999, 0, -(1 << 8), 1 << 8), zero) is None  # exponent 0
-    assert tail(requantization(2.0**-25, 0, -(1 << 30), 1 << 30), zero) is None
+def test_tail_refuses_wide_shifts() -> None:
+    assert tail(requantization(2.0**-25, 0, -(1 << 30), 1 << 30), np.zeros(1, np.int64)) is None
+
+
+def test_channels_of_one_layer_take_different_forms() -> None:
+    """Exponent 0 has no ties to round: floor. Beside it a channel with results of both signs: signed."""
+    first, second = requantization(0.9999, 0, -256, 256), requantization(0.25, 0, -512, 512)
+    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)])
+               for name in ("multiplier", "exponent", "low", "high")}  # fmt: skip
+    end = tail(replace(first, **columns), np.zeros(2, np.int64))
+    assert end is not None and end.form == "mixed"
+    assert (end.parameters[:, 3] & FLOOR).tolist() == [FLOOR, 0]
+
+
+@pytest.mark.parametrize("kind", ["conv", "depthwise", "dense"])
+@pytest.mark.parametrize(
+    ("ratios", "activation", "zero"),
+    [
+        ({5: STEPS}, "RELU", -128),
+        ({0: STEPS, 7: STEPS}, "NONE", 3),
+        ({9: STEPS, 10: GENERAL}, "RELU6", -100),
+        ({9: STEPS, 10: GENERAL}, "RELU_N1_TO_1", 3),
+    ],
+)
+@pytest.mark.qemu
+@needs_tools
+def test_only_channels_without_a_proof_take_another_form(
+    kind: str, ratios: dict, activation: str, zero: int, tmp_path: Path
+) -> None:
+    made = same_in_qemu(mixed(kind, ratios, activation, zero), tmp_path)
+    assert ("mixed" in made.steps[0].method) == (zero == 3)  # with a clamp at zero the floor form suits all
 
 
 @pytest.mark.parametrize("size", [16, 17, 31, 32, 45])

@@ -10,8 +10,9 @@ need no alignment; accumulators and packed weights are 16-byte aligned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from edgeq.codegen.variants.dsp.common import function, requantization
 from edgeq.graph.ir import TensorType
 
 INT32_LIMIT = 2**31
+
+FLOOR = 256
+"""A flag in a channel's last parameter, beyond the byte that VQSHL reads; see Tail."""
 
 ACCUMULATORS = 78
 """Accumulators of a channel, in a driver's buffer, before the next channel's: the largest block of pixels."""
@@ -49,11 +53,12 @@ def applies(node: Node) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A function: its external name, its C prototype and the text of its file."""
+    """A function: its external name, its C prototype, the text of its file, the kernels that it calls by itself."""
 
     name: str
     prototype: str
     text: str
+    needs: tuple[Kernel, ...] = ()
 
     @property
     def source(self) -> Source:
@@ -81,27 +86,44 @@ def driver(name: str, parameters: str, comment: str, body: str, kernels: Sequenc
     return Kernel(name, f"void {name}({parameters});", text)
 
 
+def either(end: Tail, make: Callable[[Tail], Kernel]) -> Kernel:
+    """A requantizing kernel of the mixed form: for each channel that of its form, which `make` makes."""
+    floor, signed = make(replace(end, form="floor")), make(replace(end, form="signed"))
+    name = floor.name.replace("_floor", "_mixed", 1)
+    parameters = floor.prototype.split("(")[1].removesuffix(");")
+    given = ", ".join(part.split()[-1].lstrip("*") for part in parameters.split(","))
+    body = f"""    if (parameters[3] & {FLOOR}) {{
+        {floor.name}({given});
+    }} else {{
+        {signed.name}({given});
+    }}
+"""
+    kernel = driver(name, parameters, "A channel by the form that is proven for it.", body, [floor, signed])
+    return replace(kernel, needs=(floor, signed))
+
+
 def arguments(*constants: Constant) -> str:
     """Placeholders of constants, as arguments of a call."""
     return ", ".join(f"{{{c.name}}}" for c in constants)
 
 
 def sources(*kernels: Kernel) -> tuple[Source, ...]:
-    return tuple(k.source for k in dict.fromkeys(kernels))
+    return tuple(k.source for k in dict.fromkeys(k for kernel in kernels for k in (*kernel.needs, kernel)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tail:
-    """How accumulators become bytes, one proven form for all channels of a layer.
+    """How accumulators become bytes, each channel by a form that is proven for it.
 
-    Floor form (`signed` False): saturate((rdmulh(acc + bias, m) + addend) >> e). A negative result is floored where
-    TFLM rounds ties away from zero; the proof shows that no accumulator tells the two apart (ReLU: all of them clamp).
-    Signed form: the accumulator's sign is added before the shift, which is TFLM's rounding in every case.
-    minimum, maximum: clamps beyond int8's own. parameters [channels, 4]: bias, m, addend, 24 - e (for VQSHL: the
-    saturated byte is the top one).
+    Floor form: saturate((rdmulh(acc + bias, m) + addend) >> e). A negative result is floored where TFLM rounds ties
+    away from zero; the proof shows that no accumulator tells the two apart (ReLU: all of them clamp; e = 0: no ties).
+    Signed form: the accumulator's sign is added before the shift, which is TFLM's rounding wherever e > 0.
+    Mixed: the floor form for channels whose last parameter has the bit `FLOOR`, the signed form for the others.
+    minimum, maximum: clamps beyond int8's own. parameters [channels, 4]: bias, m, addend, 24 - e (for VQSHL, which
+    reads its low byte: the saturated byte is the top one).
     """
 
-    signed: bool
+    form: Literal["floor", "signed", "mixed"]
     minimum: int
     maximum: int
     parameters: NDArray[np.int32]
@@ -111,14 +133,18 @@ class Tail:
         return (self.minimum, self.maximum) != (-128, 127)
 
     @property
+    def signed(self) -> bool:
+        return self.form == "signed"
+
+    @property
     def name(self) -> str:
         clamp = f"_{self.minimum + 128}_{self.maximum + 128}" if self.clamped else ""
-        return ("signed" if self.signed else "floor") + clamp
+        return self.form + clamp
 
     @property
     def cost(self) -> float:
         """Instructions an output beyond loading, packing and storing."""
-        return 1.25 if self.signed else 0.75
+        return 0.75 if self.form == "floor" else 1.25
 
 
 def tail_of(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Tail | None:
@@ -136,25 +162,35 @@ def tail(exact: Requantization, folded: Ints) -> Tail | None:
     """The shortest proven form, or None. folded: bias - input zero point * sum(weights), per channel."""
     constant = exact(exact.low[:, None])[:, 0] == exact(exact.high[:, None])[:, 0]
     exponent = np.where(constant, 8, exact.exponent)
-    if bool(((exponent < 1) | (exponent > 22)).any()):
+    if bool((exponent > 22).any()):
         return None
     value = np.where(constant, exact(exact.low[:, None])[:, 0], exact.zero_point)
     multiplier = np.where(constant, 0, exact.multiplier)
-    addend = (value << exponent) + (np.int64(1) << (exponent - 1))
+    addend = (value << exponent) + (np.int64(1) << exponent >> 1)
     reach = np.maximum(np.abs(exact.low), np.abs(exact.high)) + np.abs(addend) + 1
     if bool((reach >= INT32_LIMIT).any()):
         return None
-    for signed in (False, True):
 
-        def form(acc: Ints, signed: bool = signed) -> Ints:
+    def agrees(signed: bool) -> NDArray[np.bool_]:
+        def form(acc: Ints) -> Ints:
             sign = np.where(acc < 0, -1, 0) if signed else 0
             total = doubling_high_mul(acc, multiplier[:, None]) + sign + addend[:, None]
             return np.asarray(np.clip(np.clip(total >> exponent[:, None], -128, 127), exact.minimum, exact.maximum))
 
-        if bool(exact.agrees(form).all()):
-            table = np.stack([folded, multiplier, addend, 24 - exponent], axis=1).astype(np.int32)
-            return Tail(signed, exact.minimum, exact.maximum, table)
-    return None
+        return exact.agrees(form)
+
+    floor = agrees(False)
+    table = np.stack([folded, multiplier, addend, 24 - exponent], axis=1).astype(np.int32)
+    if bool(floor.all()):
+        return Tail("floor", exact.minimum, exact.maximum, table)
+    signed = agrees(True)
+    single = not np.ptp(exact.multiplier) and not np.ptp(exact.exponent)
+    if bool(signed.all()) and (single or 2 * floor.sum() < len(floor)):
+        return Tail("signed", exact.minimum, exact.maximum, table)
+    if not bool((floor | signed).all()):
+        return None
+    table[floor, 3] |= FLOOR
+    return Tail("mixed", exact.minimum, exact.maximum, table)
 
 
 def requantize_lines(end: Tail, vectors: Sequence[int], results: Sequence[int]) -> list[str]:

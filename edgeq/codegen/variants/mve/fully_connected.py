@@ -27,9 +27,11 @@ from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Step, Unsupported
 from edgeq.codegen.variants.mve import dot, requantize
 from edgeq.codegen.variants.mve.common import (
+    FLOOR,
     SUMS,
     SUMS_BUFFER,
     Kernel,
+    Tail,
     applies,
     arguments,
     assembly,
@@ -95,22 +97,23 @@ def kernel(depth: int) -> Kernel:
     )
 
 
-def each_unit(signed: bool, minimum: int, maximum: int) -> Kernel:
+def each_unit(end: Tail) -> Kernel:
     """(sums, output, parameters, units): a multiplier, an addend and a shift for every unit, four units together."""
-    clamp = [f"mvn r4, #{~v}" if v < 0 else f"mov r4, #{v}" for v in (minimum, maximum)]
-    sign = ["vshr.s32 q4, q0, #31"] if signed else []
-    add = ["vadd.i32 q0, q0, q4"] if signed else []
+    clamp = [f"mvn r4, #{~v}" if v < 0 else f"mov r4, #{v}" for v in (end.minimum, end.maximum)]
+    sign = [] if end.form == "floor" else ["vshr.s32 q4, q0, #31"]
+    flag, add = [], [] if end.form == "floor" else ["vadd.i32 q0, q0, q4"]
+    if end.form == "mixed":
+        flag, add = [f"movw r4, #{FLOOR}"], ["vpt.s32 lt, q3, r4", "vaddt.i32 q0, q0, q4"]
     lines = [
-        clamp[0], "vdup.32 q5, r4", clamp[1], "vdup.32 q6, r4", "dlstp.32 lr, r3", "1:", "vldrw.u32 q0, [r0], #16",
-        "vldrw.u32 q1, [r2], #16", "vldrw.u32 q2, [r2], #16", "vldrw.u32 q3, [r2], #16", *sign,
-        "vqrdmulh.s32 q0, q0, q1", *add, "vadd.i32 q0, q0, q2", "vqshl.s32 q0, q0, q3", "vshr.s32 q0, q0, #24",
+        clamp[0], "vdup.32 q5, r4", clamp[1], "vdup.32 q6, r4", *flag, "dlstp.32 lr, r3", "1:",
+        "vldrw.u32 q0, [r0], #16", "vldrw.u32 q1, [r2], #16", "vldrw.u32 q2, [r2], #16", "vldrw.u32 q3, [r2], #16",
+        *sign, "vqrdmulh.s32 q0, q0, q1", *add, "vadd.i32 q0, q0, q2", "vqshl.s32 q0, q0, q3", "vshr.s32 q0, q0, #24",
         "vmax.s32 q0, q0, q5", "vmin.s32 q0, q0, q6", "vstrb.32 q0, [r1], #4", "letp lr, 1b",
     ]  # fmt: skip
-    form = "signed" if signed else "floor"
     return assembly(
-        f"edgeq_mve_units_{form}_{minimum + 128}_{maximum + 128}",
+        f"edgeq_mve_units_{end.form}_{end.minimum + 128}_{end.maximum + 128}",
         "const int32_t *sums, int8_t *output, const int32_t *parameters, int32_t count",
-        f"Requantize with a multiplier for each unit; {form} form.",
+        f"Requantize with a multiplier for each unit; {end.form} form.",
         lines,
         _SAVED,
     )
@@ -162,7 +165,7 @@ def _steps(node: Node, units: int, depth: int) -> Iterator[Step]:
     table = end.parameters
     one = bool((table[:, 1:] == table[:1, 1:]).all())
     rows = kernel(depth)
-    store = requantize.scatter(end, requantize.every(1)) if one else each_unit(end.signed, end.minimum, end.maximum)
+    store = requantize.scatter(end, requantize.every(1)) if one else each_unit(end)
     padded = np.concatenate([folded, np.zeros(-units % _GROUP, np.int64)]).astype(np.int32)
     parameters = np.array([0, *table[0, 1:]], np.int32) if one else _unit_parameters(table)
     packed = (

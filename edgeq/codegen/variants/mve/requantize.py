@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeq.codegen.variants.mve.common import Kernel, Tail, assembly, requantize_lines
+from edgeq.codegen.variants.mve.common import Kernel, Tail, assembly, either, requantize_lines
 
 _START = ["ldm r2, {r4-r7}", "vdup.32 q7, r5"]
 _SAVED = tuple(f"d{i}" for i in range(8, 16))
@@ -26,6 +26,8 @@ _SAVED = tuple(f"d{i}" for i in range(8, 16))
 
 def run_of_bytes(end: Tail) -> Kernel:
     """(accumulators, output, parameters, blocks of 16)."""
+    if end.form == "mixed":
+        return either(end, run_of_bytes)
     result = (4, 5, 6, 7) if end.signed else (0, 1, 2, 3)
     a, b, c, d = (f"q{r}" for r in result)
     clamp_start = [f"mov r8, #{end.minimum & 255}", f"mov r9, #{end.maximum & 255}"] if end.clamped else []
@@ -99,6 +101,8 @@ def every(step: int) -> Places:
 
 def scatter(end: Tail, places: Places) -> Kernel:
     """(accumulators, output, parameters, count); see Places."""
+    if end.form == "mixed":
+        return either(end, lambda one: scatter(one, places))
     step, inner = places.step, places.inner
     stored = "q5" if end.signed else "q1"
     clamp = [
