@@ -82,6 +82,17 @@ def test_cycles_follow_the_manual() -> None:
     assert timing.cortex_m4_cycles(executed) == 10 * per_pass + 9 * 2
 
 
+@pytest.mark.parametrize("figure", mcu.FIGURES)
+def test_a_regression_of_more_than_one_percent_is_told(figure: str) -> None:
+    """Of any figure, by name; less, or another row, is none."""
+    known = [{"model": "m", "board": board, "optimize": "speed"} | dict.fromkeys(mcu.FIGURES, 10_000) for board in "ab"]
+    assert mcu.regressions([known[0] | {figure: 10_100}, known[1]], known) == []
+    assert mcu.regressions([known[0], known[1] | {figure: 10_101}], known) == [
+        f"m, b, speed: {figure} 10,101, was 10,000"
+    ]
+    assert mcu.regressions([known[0] | {figure: 20_000, "model": "other"}], known) == []
+
+
 def test_a_write_behind_the_arena_fails_the_run(shared: Path, tmp_path: Path) -> None:
     graph = read(shared / "models" / "ad01_int8.tflite")
     write_bundle(emit(plan(graph, load_board("qemu-mps2-an386"), name="model", optimize="balanced")), tmp_path / "b")
