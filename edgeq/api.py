@@ -33,7 +33,7 @@ def convert(
     scheme: str = "int8",
     layers: Mapping[str, str] | None = None,
     granularity: Literal["channel", "tensor"] = "channel",
-    rnn: Literal["unroll", "cell"] = "unroll",
+    rnn: Literal["unroll", "fused", "cell"] = "unroll",
     io: str | None = None,
     calibration: str = "auto",
     allow_float: bool = False,
@@ -47,10 +47,11 @@ def convert(
 
     `data` is what calibrates, `eval_data` what measures: files, `package.module:function`, or arrays. `layers` gives
     layers another scheme, by pattern of their names (`{"stem*": "int16x8"}`); `granularity` is what a weight's scale
-    covers. `rnn` unrolls recurrent layers, or makes the model one step with states as inputs and outputs. `io` is the
-    type of inputs and outputs (by default the scheme's own); `qat_epochs` trains with quantization on `data` first. The
-    map from layers to tensors and operators lies beside `out` as `.quant.json`. `search` chooses each layer's scheme
-    for a board by measuring; its report lies beside `out` as `.search.json` and `.html`.
+    covers. `rnn` unrolls recurrent layers, makes each LSTM one operator, or the model one step with states as inputs
+    and outputs. `io` is the type of inputs and outputs (by default the scheme's own); `qat_epochs` trains with
+    quantization on `data` first. The map from layers to tensors and operators lies beside `out` as `.quant.json`.
+    `search` chooses each layer's scheme for a board by measuring; its report lies beside `out` as `.search.json` and
+    `.html`.
     Raises ModelError, DataError, UsageError for input that cannot be used, ToolError if TensorFlow is missing; `out` is
     whole or absent.
     """

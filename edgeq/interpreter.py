@@ -107,6 +107,10 @@ class Interpreter:
             raise self._refused(error) from error
         return [self._interpreter.get_tensor(d["index"]) for d in self._outputs]
 
+    def reset(self) -> None:
+        """Variable tensors, the states of recurrent operators, as they are at first."""
+        self._interpreter.reset_all_variables()
+
     def tensor(self, index: int) -> NDArray[Any]:
         """The value of any tensor after `run`; needs `preserve_all_tensors`."""
         value: NDArray[Any] = self._interpreter.get_tensor(index)

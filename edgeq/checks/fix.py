@@ -183,7 +183,8 @@ def _resigned(signature: Signature, renamed: Mapping[int, int]) -> Signature:
 
 def _compact(graph: Graph) -> Graph:
     """The graph without tensors that nothing uses, tensors and operators numbered anew."""
-    used = {i for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0} | {*graph.inputs, *graph.outputs}
+    read = {i for op in graph.operators for i in (*op.inputs, *op.outputs, *op.intermediates) if i >= 0}
+    used = read | {*graph.inputs, *graph.outputs}
     number = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
     return replace(
         graph,
@@ -194,6 +195,7 @@ def _compact(graph: Graph) -> Graph:
                 index=i,
                 inputs=tuple(number[t] for t in op.inputs),
                 outputs=tuple(number[t] for t in op.outputs),
+                intermediates=tuple(number[t] for t in op.intermediates),
             )
             for i, op in enumerate(graph.operators)
         ),

@@ -37,7 +37,10 @@ def convert(
         str, typer.Option(help="What a weight's scale covers: channel, or tensor (int8, int4, int16x8).")
     ] = "channel",
     rnn: Annotated[
-        str, typer.Option(help="Recurrent layers: unroll, or cell (one moment an inference, states in and out).")
+        str,
+        typer.Option(
+            help="Recurrent layers: unroll, fused (each LSTM one operator), or cell (one moment, states in and out)."
+        ),
     ] = "unroll",
     io: Annotated[
         str | None, typer.Option(help="Type of inputs and outputs: int8, uint8, int16, float32; default: the scheme's.")

@@ -124,7 +124,8 @@ class Operator:
     """An operator: the schema's name (`CONV_2D`), tensor indices (-1: optional input absent), options.
 
     `options` holds every field of the schema's options table under its snake_case name, enums as their names
-    (`padding`: "SAME"), with the schema's defaults filled in.
+    (`padding`: "SAME"), with the schema's defaults filled in. `intermediates` are tensors whose quantization alone
+    counts (that of an int8 LSTM's hidden state).
     """
 
     index: int
@@ -135,6 +136,7 @@ class Operator:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     custom_code: str | None = None
     custom_options: bytes = b""
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -197,6 +197,7 @@ def _operator(index: int, table: _Table, codes: list[tuple[str, int, str | None]
         options=_options(values, described),
         custom_code=custom,
         custom_options=b"" if raw is None else raw.tobytes(),
+        intermediates=table.integers(8),
     )
 
 

@@ -38,6 +38,9 @@ def _operator_faults(graph: Graph, op: Operator, written: set[int]) -> Iterator[
             yield f"{where} reads tensor {t} of {count}"
         elif t >= 0 and t not in written and not (graph.tensors[t].is_constant or graph.tensors[t].is_variable):
             yield f"{where} reads tensor {t} ({graph.tensors[t].name}) before anything writes it"
+    for t in op.intermediates:
+        if not 0 <= t < count:
+            yield f"{where} names tensor {t} of {count} as an intermediate"
     for t in op.outputs:
         if not 0 <= t < count:
             yield f"{where} writes tensor {t} of {count}"

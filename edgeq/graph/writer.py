@@ -124,7 +124,9 @@ def _operator(builder: Any, op: Operator, code: int) -> int:
     ]
     if op.custom_options:
         fields.append(("offset", 5, _numbers(builder, np.frombuffer(op.custom_options, np.uint8), "u1"), 0))
-    return _table(builder, 6, fields)
+    if op.intermediates:
+        fields.append(("offset", 8, _numbers(builder, op.intermediates, "<i4"), 0))
+    return _table(builder, 9, fields)
 
 
 def _subgraph(builder: Any, graph: Graph, codes: dict[tuple[str, int, str | None], int], first_buffer: int) -> int:

@@ -76,6 +76,8 @@ def analyse(
     device = for_measuring(result, preserve_all_tensors=True)
     for sample in samples[:SAMPLES]:
         inputs = [quantized.tensor(i) for i in quantized.inputs]
+        reference.reset()
+        device.reset()
         reference.run(
             [v[None].astype(original.tensor(i).type.dtype) for v, i in zip(sample, original.inputs, strict=True)]
         )

@@ -49,7 +49,7 @@ NEEDS_DATA = ("int8", "int4", "int16x8")
 LAYER_SCHEMES = ("int8", "int4", "int16x8", "float16", "float32")
 _MIXED_IO = ("int8", "uint8", "int16", "float32")
 GRANULARITIES = ("channel", "tensor")
-RECURRENT = ("unroll", "cell")
+RECURRENT = ("unroll", "fused", "cell")
 
 
 def convert(
@@ -74,8 +74,9 @@ def convert(
     """Convert `model` (a file, a SavedModel directory or a `keras.Model`) to `out`, whole or not at all.
 
     `layers` gives the layers that match a pattern another scheme (`edgeq.quantization.mixture.assign`); `granularity`
-    is how far a weight's scale reaches, a channel or a tensor. `rnn`: recurrent layers unrolled, or as a "cell", one
-    moment an inference, each state an input and an output (`edgeq.quantization.recurrent`). `io` is the type of inputs
+    is how far a weight's scale reaches, a channel or a tensor. `rnn`: recurrent layers unrolled, each LSTM
+    one operator ("fused", `edgeq.quantization.fused`), or as a "cell", one moment an inference, each state an input and
+    an output (`edgeq.quantization.recurrent`). `io` is the type of inputs
     and outputs, by default the scheme's own, with `layers` that of the layer beside them. `data` calibrates,
     `eval_data` measures: see `edgeq.quantization.data`. `qat_epochs` trains on `data` with quantization before
     converting. `search` chooses each layer's scheme by measuring (`edgeq.quantization.search`). The map from layers to
@@ -84,7 +85,7 @@ def convert(
     """
     mixed = dict(layers or {})
     io = _checked_options(scheme, mixed, granularity, io, calibration)
-    _check_rnn(rnn, scheme, mixed, search)
+    _check_rnn(rnn, scheme, mixed, search, qat_epochs)
     board = None if search is None else _searched_board(search, scheme, mixed, qat_epochs)
     _writable(out)
     with tempfile.TemporaryDirectory(prefix="edgeq-convert-") as name:
@@ -191,13 +192,20 @@ def _checked_options(
     return io if layers else io or SCHEMES[scheme][0]
 
 
-def _check_rnn(rnn: str, scheme: str, layers: Mapping[str, str], search: SearchGoal | None) -> None:
+def _check_rnn(rnn: str, scheme: str, layers: Mapping[str, str], search: SearchGoal | None, qat_epochs: int) -> None:
     if rnn not in RECURRENT:
         raise UsageError(
             "rnn-unknown",
             f"There is no way {rnn} for recurrent layers.",
             where="--rnn",
-            try_="unroll: all moments in one inference; cell: one moment, the state goes in and comes out.",
+            try_="unroll: all moments in one inference; fused: the same, an LSTM one operator; cell: one moment.",
+        )
+    if rnn == "fused" and (layers or search is not None or scheme == "int16x8" or qat_epochs):
+        raise UsageError(
+            "fused-scheme",
+            "LSTM operators come in schemes int8, int4 and the float ones only, with one scheme for all layers.",
+            where="--rnn fused",
+            try_="Use --scheme int8, without --layer, --search and --qat; or --rnn unroll.",
         )
     if rnn == "cell" and (layers or search is not None or scheme == "int16x8"):
         raise UsageError(

@@ -41,7 +41,10 @@ def outputs_of(
     reference: bool = True,
     progress: Progress = silent,
 ) -> list[NDArray[Any]]:
-    """Real outputs, one array (samples, ...) per output. A sample is one float array per input, without batch axis."""
+    """Real outputs, one array (samples, ...) per output, each sample's from the initial state.
+
+    A sample is one float array per input, without batch axis.
+    """
     interpreter = for_measuring(model) if reference else Interpreter(model, reference=False)
     inputs = [graph.tensor(i) for i in graph.inputs]
     outputs = [graph.tensor(i) for i in graph.outputs]
@@ -49,6 +52,7 @@ def outputs_of(
     for done, sample in enumerate(samples):
         progress("comparing with float", done, len(samples))
         given = [quantize(value, t).reshape(t.shape) for value, t in zip(sample, inputs, strict=True)]
+        interpreter.reset()
         for kept, value, tensor in zip(results, interpreter.run(given), outputs, strict=True):
             kept.append(dequantize(value, tensor)[0] if value.ndim else dequantize(value, tensor))
     return [np.stack(kept) for kept in results]

@@ -21,7 +21,9 @@ from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from edgeq.errors import EdgeqError, ModelError, ToolError
+from edgeq.graph import Graph, read_bytes
 from edgeq.quantization import aware  # registers its layers with Keras
+from edgeq.quantization.calibration import LSTM
 from edgeq.quantization.layer_map import Origins
 from edgeq.quantization.model_files import inspect
 
@@ -48,12 +50,17 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class FloatModel:
-    """`call` maps batch-1 tensors, in the order of `inputs`, to tensors in the order of `outputs`."""
+    """`call` maps batch-1 tensors, in the order of `inputs`, to tensors in the order of `outputs`.
+
+    `fused`: not None if it calls functions that the converter replaces by an operator (`edgeq.quantization.fused`);
+    then, once it was traced, the name scope of each such function and the input weights of its first gate.
+    """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[str, ...]
     call: Callable[[list[Any]], list[Any]]
     keras_model: Any = None
+    fused: list[tuple[str, NDArray[Any]]] | None = None
 
     @property
     def is_quantize_aware(self) -> bool:
@@ -256,6 +263,11 @@ class Lowered:
         if layers:
             self.names[0] = ""
         self._module = tf.Module()
+        # Freezing dissolves the functions that the converter is to replace.
+        self._fused = model.fused or []
+        self._served = traced if self._fused else self._frozen
+        if self._fused:
+            self._module.variables_of_layers = [weight.value for weight in model.keras_model.variables]
 
     def predict(self, samples: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Float outputs, in Keras's order, for one sample of each input without batch axis; outputs keep theirs off."""
@@ -269,7 +281,7 @@ class Lowered:
         if not (directory / "saved_model.pb").exists():
 
             def serve(*tensors: Any) -> dict[str, Any]:
-                result = self._frozen(*tensors)
+                result = self._served(*tensors)
                 flat = list(result) if isinstance(result, (list, tuple)) else [result]
                 return {f"out_{i}": value for i, value in enumerate(flat)}
 
@@ -287,6 +299,12 @@ class Lowered:
         graph, signature = model.subgraphs[0], model.signatureDefs[0]
         taken: set[str] = set()
         traced = [tensor.name.decode() for tensor in graph.tensors]
+        if self._fused:
+            self._name_fused(read_bytes(tflite), traced)
+            for operator in graph.operators:
+                if hasattr(operator.builtinOptions, "cellClip"):
+                    # The converter writes 10; Keras has no limit.
+                    operator.builtinOptions.cellClip = 0.0
         for tensor, old in zip(graph.tensors, traced, strict=True):
             name = self.layer_names(old)
             while name in taken:
@@ -310,6 +328,14 @@ class Lowered:
             graph.tensors[entry.tensorIndex].name = entry.name
         self.origins = self._origins({t.name.decode(): old for t, old in zip(graph.tensors, traced, strict=True)})
         return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+    def _name_fused(self, graph: Graph, traced: list[str]) -> None:
+        """Call what fused operators write, which the converter left without a name, after their layers."""
+        for op in graph.operators:
+            if op.name == LSTM:
+                weights = graph.tensor(op.inputs[1]).data
+                scope = next((s for s, own in self._fused if weights is not None and np.array_equal(own, weights)), "")
+                traced[op.outputs[0]] = f"{scope}/lstm" if scope else traced[op.outputs[0]]
 
     def _origins(self, traced: Mapping[str, str]) -> Origins:
         """Tensor name -> the layers in its traced name, a path for each nested model."""

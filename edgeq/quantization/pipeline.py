@@ -32,11 +32,11 @@ from edgeq.quantization.evaluation import (
     mean_absolute_error,
     outputs_of,
 )
-from edgeq.quantization.layer_map import Origins
+from edgeq.quantization.fused import fused
 from edgeq.quantization.post_training import Float, PostTraining, Quantized, quantize_wide
 from edgeq.quantization.preprocessing import examine_preprocessing
 from edgeq.quantization.report import Quality, Warned, quality_json, value_of
-from edgeq.quantization.result_checks import verify_per_tensor, verify_scheme, verify_states
+from edgeq.quantization.result_checks import float_weights, verify_per_tensor, verify_scheme, verify_states
 from edgeq.quantization.rewriting import Rewritten, rewrite
 from edgeq.quantization.search import Search, SearchGoal, SearchReport, default_and_layers, units
 from edgeq.quantization.trials import Evaluator, Setting, evaluating
@@ -45,6 +45,8 @@ from edgeq.quantization.trials import Evaluator, Setting, evaluating
 COMPARED_SAMPLES = 200
 COMPARED_MACS = 1_000_000_000
 LOWERING_TOLERANCE = 1e-2
+# What the first BatchNormalization is shown, in numbers at the model's inputs.
+NORMALIZED_ELEMENTS = 2_000_000
 # Of each mixture that a search measures.
 SEARCHED_MACS = 2_000_000_000
 
@@ -122,12 +124,14 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
     graph = read_bytes(result)
     mixed = bool(job["layers"]) or searched is not None
     islands = verify_scheme(graph, job["scheme"], allow_float=job["allow_float"] or mixed)
+    if job["scheme"] == "dynamic" and (kept := float_weights(graph)):
+        warnings.append(_left_float(kept))
     if job["granularity"] == "tensor":
         verify_per_tensor(graph)
     verify_states(graph, step.states)
     quality = None if compared is None else _measure(work, result, compared, held_out is not None)
     schemes = (job["scheme"], *job["layers"].values()) if searched is None else searched.chosen.units
-    losses = [] if compared is None or not compared_layers(schemes) else _analyse(quantized, compared, lowered.origins)
+    losses = [] if compared is None or not compared_layers(schemes) else _analyse(work, quantized, compared)
     (directory / "model.tflite").write_bytes(result)
     digest = hashlib.sha256(result).hexdigest()
     default = job["scheme"] if searched is None else searched.default
@@ -144,6 +148,15 @@ def run(directory: Path, job: Mapping[str, Any], progress: Progress) -> dict[str
         "verdict": " ".join([*(doubt.what for doubt in doubts), verdict(losses)]).strip(),
         "search": None if searched is None else searched.to_json(),
     }
+
+
+def _left_float(kept: Sequence[str]) -> Warned:
+    named = ", ".join(kept[:5]) + (" and others" if len(kept) > 5 else "")
+    return Warned(
+        "weights-stay-float",
+        f"{len(kept)} layers keep float weights, as the converter leaves small ones: {named}.",
+        "Use --scheme int8 for integer weights throughout, or float16 for half the size.",
+    )
 
 
 def _feed(directory: Path, named: Mapping[str, Any] | None, inputs: Sequence[float_model.InputSpec]) -> Fed | None:
@@ -183,8 +196,10 @@ def _rewritten(
 def _in_steps(
     model: float_model.FloatModel, data: Fed | None, held_out: Fed | None, job: Mapping[str, Any]
 ) -> tuple[recurrent.Stepped, Fed | None, Fed | None]:
-    """With `--rnn cell` the model's step and the moments of the sequences, without labels; else all as it is."""
-    if job.get("rnn") != "cell":
+    """The model to convert and its data: with `--rnn cell` its step and the moments of the sequences, unlabelled."""
+    if job["rnn"] == "fused":
+        return recurrent.Stepped(fused(model), ()), data, held_out
+    if job["rnn"] != "cell":
         return recurrent.Stepped(model, ()), data, held_out
     step = recurrent.stepped(model)
 
@@ -213,7 +228,9 @@ def _compare_with_training(model: float_model.FloatModel, arrays: Sequence[NDArr
     if norm is None:
         return []
     functional = getattr(model.keras_model, "_functional", None) or model.keras_model
-    batch = [np.asarray(a[:64]) for a in arrays]
+    size = sum(a[0].size for a in arrays)
+    few = min(64, max(8, NORMALIZED_ELEMENTS // max(1, size)))
+    batch = [np.asarray(a[:few]) for a in arrays]
     try:
         tap = keras.Model(functional.inputs, norm._inbound_nodes[-1].input_tensors[0])
         seen = np.asarray(tap(batch if len(batch) > 1 else batch[0], training=False), np.float64)
@@ -429,9 +446,15 @@ def _train(model: float_model.FloatModel, data: Fed | None, job: Mapping[str, An
     return float_model.from_keras(trained)
 
 
-def _analyse(quantized: Quantized, data: Fed, origins: Origins) -> list[LayerLoss]:
-    samples = [[array[i] for array in data.arrays] for i in range(min(SAMPLES, len(data.arrays[0])))]
-    return analyse(quantized.reference, quantized.tflite, samples, origins)
+def _analyse(work: Work, quantized: Quantized, data: Fed) -> list[LayerLoss]:
+    limit = min(SAMPLES, _affordable(work.float_graph), len(data.arrays[0]))
+    samples = [[array[i] for array in data.arrays] for i in range(limit)]
+    return analyse(quantized.reference, quantized.tflite, samples, work.lowered.origins)
+
+
+def _affordable(graph: Graph) -> int:
+    """How many samples the reference kernels may be given, which are slow."""
+    return max(4, COMPARED_MACS // max(1, multiply_accumulates(graph)))
 
 
 def compared_layers(schemes: Sequence[str]) -> bool:
@@ -444,13 +467,13 @@ def _measure(work: Work, result: bytes, data: Fed, held_out: bool) -> Quality:
     count = len(data.arrays[0])
     chosen = np.arange(count)
     if not held_out:
-        limit = min(COMPARED_SAMPLES, max(4, COMPARED_MACS // max(1, multiply_accumulates(work.float_graph))))
+        limit = min(COMPARED_SAMPLES, _affordable(work.float_graph))
         if limit < count:
             chosen = np.linspace(0, count - 1, limit).round().astype(np.int64)
     samples = [[array[i] for array in data.arrays] for i in chosen]
     predictions = [work.lowered.predict(sample) for sample in samples]
     expected = [np.stack([p[k] for p in predictions]) for k in range(len(work.lowered.outputs))]
-    again = outputs_of(work.float_tflite, work.float_graph, samples[:4])
+    again = outputs_of(work.float_tflite, work.float_graph, samples[:4], reference=False)
     if mean_absolute_error([e[:4] for e in expected], again) > LOWERING_TOLERANCE:
         raise ModelError(
             "lowering-differs",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeq.graph import Graph, read_bytes, write_bytes
 from edgeq.progress import Progress
 from edgeq.quantization import mixture, tflite_converter
-from edgeq.quantization.calibration import AUTO, Ranges, Statistics, channel_magnitudes, collect, ranges_of
+from edgeq.quantization.calibration import AUTO, Ranges, Statistics, channel_magnitudes, collect, ranges_of, shared
 from edgeq.quantization.equalization import equalize, widest_spread
 from edgeq.quantization.evaluation import mean_absolute_error, outputs_of
 from edgeq.quantization.layer_map import original_name
@@ -98,6 +98,7 @@ class PostTraining:
         self._equal: Float | None = None
         self._magnitudes: dict[int, NDArray[Any]] | None = None
         self._statistics: dict[tuple[bool, int], Statistics] = {}
+        self._histograms = False
 
     def run(self, method: str) -> Quantized:
         """The `.tflite`. `method`: one of calibration's METHODS, or AUTO."""
@@ -119,6 +120,7 @@ class PostTraining:
         """The recipe with the least error, and what to tell of it. `method` as for `run`."""
         if method != AUTO or len(self._samples) < _LEAST_SAMPLES:
             return Recipe("minmax" if method == AUTO else method, weights=self._default_weights()), ()
+        self._histograms = True
         best, error = self._choose([Recipe(m, weights=self._default_weights()) for m in self._tried])
         first = error
         if self._may_equalize():
@@ -187,13 +189,10 @@ class PostTraining:
 
     def _build(self, recipe: Recipe, samples: Sequence[Sample]) -> bytes:
         model = self._equalized() if recipe.equalized else self._plain
-        key = (recipe.equalized, len(samples))
-        wants_histograms = recipe.method != "minmax"
-        if key not in self._statistics or (wants_histograms and not self._statistics[key].histograms):
-            self._statistics[key] = collect(
-                model.tflite, model.graph, samples, histograms=wants_histograms, progress=self._progress
-            )
-        ranges = with_states(model.graph, ranges_of(self._statistics[key], recipe.method), self._states)
+        statistics = self._statistics_of(model, recipe, 0)
+        if samples is not self._fit and self._held:
+            statistics += self._statistics_of(model, recipe, 1)
+        ranges = shared(model.graph, with_states(model.graph, ranges_of(statistics, recipe.method), self._states))
         result = self._quantize(model, ranges, samples)
         if recipe.weights == "nearest":
             return result
@@ -210,6 +209,16 @@ class PostTraining:
             progress=self._progress,
         )
         return write_bytes(changed)
+
+    def _statistics_of(self, model: Float, recipe: Recipe, half: int) -> Statistics:
+        """Of the half that sets the ranges of candidates (0), or of the other."""
+        key, wants_histograms = (recipe.equalized, half), self._histograms or recipe.method != "minmax"
+        if key not in self._statistics or (wants_histograms and not self._statistics[key].histograms):
+            samples = (self._fit, self._held)[half]
+            self._statistics[key] = collect(
+                model.tflite, model.graph, samples, histograms=wants_histograms, progress=self._progress
+            )
+        return self._statistics[key]
 
     def _quantize(self, model: Float, ranges: Ranges, samples: Sequence[Sample]) -> bytes:
         """The bytes before any weight is chosen anew."""

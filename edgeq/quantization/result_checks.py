@@ -9,9 +9,12 @@ import numpy as np
 
 from edgeq.errors import ModelError
 from edgeq.graph import Graph, Operator, TensorType
+from edgeq.quantization.calibration import COPYING, LSTM, LSTM_HIDDEN
 from edgeq.quantization.report import TensorIo
+from edgeq.quantization.weights import WEIGHTED
 
 _FLOAT = frozenset({TensorType.FLOAT32, TensorType.FLOAT16, TensorType.FLOAT64, TensorType.BFLOAT16})
+_CODES = (TensorType.INT8, TensorType.INT16)
 _SMALLEST_SCALE = 1e-8
 _INTEGER_ONLY = ("int8", "int16x8", "int4")
 
@@ -40,6 +43,8 @@ def verify_scheme(graph: Graph, scheme: str, *, allow_float: bool = False) -> tu
             why="The converter has no integer form of " + ", ".join(sorted({op.name for op in islands})) + ".",
             try_=("Replace these layers.", "Let them be float, where the device has a float unit: --allow-float."),
         )
+    if scheme in _INTEGER_ONLY:
+        _verify_copies(graph)
     for tensor in graph.tensors:
         q = tensor.quantization
         if tensor.type in (TensorType.INT8, TensorType.INT16) and scheme in _INTEGER_ONLY:
@@ -51,6 +56,30 @@ def verify_scheme(graph: Graph, scheme: str, *, allow_float: bool = False) -> tu
             if not np.all(np.isfinite(scales)) or np.any(scales <= 0) or scales.max() < _SMALLEST_SCALE:
                 raise _senseless(tensor.name, f"has scale {scales.max():g}")
     return named
+
+
+def float_weights(graph: Graph) -> tuple[str, ...]:
+    """The outputs of the convolutions and fully connected layers whose weights are float."""
+    weighted = [op for op in graph.operators if op.name in WEIGHTED and graph.tensor(op.inputs[1]).is_constant]
+    kept = [op for op in weighted if graph.tensor(op.inputs[1]).type is TensorType.FLOAT32]
+    return tuple(graph.tensor(op.outputs[0]).name.split(";")[0] for op in kept)
+
+
+def _verify_copies(graph: Graph) -> None:
+    """ModelError `scales-differ` where codes are copied, or kept as a state, to a tensor that reads them otherwise."""
+    for op in graph.operators:
+        told = graph.tensor(op.outputs[0])
+        copied = op.inputs if op.name in COPYING else (op.inputs[LSTM_HIDDEN],) if op.name == LSTM else ()
+        for given in (graph.tensor(t) for t in copied if t >= 0):
+            if given.type is told.type and given.type in _CODES and given.quantization != told.quantization:
+                source, place = (tensor.name.split(";")[0] for tensor in (given, told))
+                raise ModelError(
+                    "scales-differ",
+                    f"{op.name} copies {source} to {place}, which has another scale.",
+                    where=place,
+                    why="The converter gave the two ends of a copy different scales: every value would be wrong.",
+                    try_="Use another --scheme; for recurrent layers another --rnn.",
+                )
 
 
 def verify_per_tensor(graph: Graph) -> None:

@@ -6,7 +6,6 @@ Imports TensorFlow: only the child process does this.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.python.convert import mlir_quantize
-from tensorflow.lite.python.optimize.calibrator import Calibrator
+from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
 from tensorflow.lite.tools import flatbuffer_utils
 
 from edgeq.errors import ModelError
-from edgeq.graph import read_bytes
-from edgeq.quantization.calibration import Ranges
+from edgeq.quantization.calibration import LSTM_CELL, LSTM_HIDDEN, Ranges
 from edgeq.quantization.float_model import Lowered
-from edgeq.quantization.result_checks import float_operators
 
 _UNSUPPORTED = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
 _NARROWEST_RANGE = 1e-6
-_ATTEMPTS = 6
 
 
 def to_float32(lowered: Lowered, directory: Path) -> bytes:
@@ -76,8 +72,20 @@ _TYPES = {"int8": tf.int8, "uint8": tf.uint8, "int16": tf.int16, "float32": tf.f
 
 
 def with_ranges(float_tflite: bytes, ranges: Ranges) -> bytes:
-    """The file with calibrated ranges in its tensors, as the quantizer reads them."""
+    """The file with calibrated ranges in its tensors, as the quantizer reads them.
+
+    An LSTM operator's hidden state is what it writes; the quantizer asks for its range a third time, in a tensor that
+    holds nothing else.
+    """
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(float_tflite))
+    if any(code.builtinCode == schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM for code in model.operatorCodes):
+        model = flatbuffer_utils.convert_bytearray_to_object(bytearray(add_intermediate_tensors(float_tflite)))
+        lstms = [op for op in model.subgraphs[0].operators if op.intermediates is not None]
+        hidden = {t: ranges[op.outputs[0]] for op in lstms for t in (op.inputs[LSTM_HIDDEN], op.intermediates[-1])}
+        # Reference kernels take tanh of a cell state of -1 .. 1 or wider, and of a narrower one something else.
+        cells = {op.inputs[LSTM_CELL]: ranges[op.inputs[LSTM_CELL]] for op in lstms}
+        reaching = {t: (min(span[0], -1.0), max(span[1], 1.0)) for t, span in cells.items()}
+        ranges = {**ranges, **hidden, **reaching}
     for index, (low, high) in ranges.items():
         quantization = schema.QuantizationParametersT()
         middle, half = (low + high) / 2, max((high - low) / 2, _NARROWEST_RANGE)
@@ -88,30 +96,19 @@ def with_ranges(float_tflite: bytes, ranges: Ranges) -> bytes:
 
 
 def quantize_int8(float_tflite: bytes, ranges: Ranges, *, io: str, per_channel: bool = True) -> bytes:
-    """Full-integer int8 from a float `.tflite` and the range of every activation.
-
-    Called again with the same input, the quantizer now and then leaves an operator in float that it quantized before (a
-    SPLIT of an unrolled GRU: 3 of 12 calls): the result with the fewest counts.
-    """
+    """Full-integer int8 from a float `.tflite` and the range of every activation."""
     ranged = with_ranges(float_tflite, ranges)
-    best, least = b"", sys.maxsize
-    for _ in range(_ATTEMPTS):
-        try:
-            result: bytes = mlir_quantize(
-                ranged,
-                disable_per_channel=not per_channel,
-                disable_per_channel_for_dense_layers=not per_channel,
-                input_data_type=_TYPES[io],
-                output_data_type=_TYPES[io],
-            )
-        except Exception as error:
-            raise _not_quantizable(error) from error
-        kept = len(float_operators(read_bytes(result)))
-        if kept < least:
-            best, least = result, kept
-        if not least:
-            break
-    return restore_order(best, float_tflite)
+    try:
+        result: bytes = mlir_quantize(
+            ranged,
+            disable_per_channel=not per_channel,
+            disable_per_channel_for_dense_layers=not per_channel,
+            input_data_type=_TYPES[io],
+            output_data_type=_TYPES[io],
+        )
+    except Exception as error:
+        raise _not_quantizable(error) from error
+    return restore_order(result, float_tflite)
 
 
 def quantize_int16x8(

@@ -70,7 +70,10 @@ def _applied(graph: Graph, kind: Kind) -> Graph | None:
 
 def _outputs(graph: Graph, samples: Sequence[Sample]) -> list[NDArray[Any]]:
     interpreter = Interpreter(write_bytes(graph), reference=False)
-    runs = [interpreter.run(sample) for sample in samples]
+    runs = []
+    for sample in samples:
+        interpreter.reset()
+        runs.append(interpreter.run(sample))
     return [np.stack([run[i] for run in runs]) for i in range(len(graph.outputs))]
 
 

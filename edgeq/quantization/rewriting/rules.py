@@ -343,6 +343,33 @@ def hard_swish(edit: Editor, op: Operator) -> list[Operator] | None:
     ]
 
 
+def unread_part(edit: Editor, op: Operator) -> list[Operator] | None:
+    """SPLIT or UNPACK with a part that nobody reads -> STRIDED_SLICEs of the others.
+
+    The converter leaves such operators in float, or does not, by chance: at a GRU's first moment there is one always.
+    """
+    if op.name not in ("SPLIT", "UNPACK"):
+        return None
+    read = {t for t in op.outputs if edit.readers.get(t) or t in edit.graph.outputs}
+    if not read or len(read) == len(op.outputs):
+        return None
+    source, axis = op.inputs[-1], op.options["axis"] if op.name == "UNPACK" else edit.value(op.inputs[0])
+    if axis is None:
+        return None
+    shape = edit.shape(source)
+    along = int(np.reshape(axis, -1)[0]) % len(shape)
+    dropped = 1 << along if op.name == "UNPACK" else 0
+    width, slices = shape[along] // len(op.outputs), []
+    for part, output in enumerate(op.outputs):
+        if output in read:
+            begin, end = [0] * len(shape), list(shape)
+            begin[along], end[along] = part * width, (part + 1) * width
+            bounds = {"begin": begin, "end": end, "strides": [1] * len(shape)}
+            given = [edit.constant(output, name, value, "int32") for name, value in bounds.items()]
+            slices.append(operator("STRIDED_SLICE", (source, *given), output, shrink_axis_mask=dropped))
+    return slices
+
+
 def _plain(op: Operator) -> bool:
     return bool(op.options.get("fused_activation_function", "NONE") == "NONE")
 
@@ -357,6 +384,7 @@ KINDS = (
     Kind("squares written as products", square),
     Kind("bounds out of reach left out", far_bound),
     Kind("sums written as means", total),
+    Kind("a split without the parts that nobody reads", unread_part),
     *(Kind(f"attention masked by {least:g}", masked(least)) for least in _MASKS),
 )
 """In the order in which they are applied."""

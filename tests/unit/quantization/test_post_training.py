@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,43 @@ import pytest
 from edgeq.graph import Graph, Quantization, read_bytes, write_bytes
 from edgeq.interpreter import Interpreter
 from edgeq.measure import Measured
-from edgeq.quantization.calibration import BINS, METHODS, Statistics, channel_magnitudes, ranges_of
+from edgeq.quantization.calibration import METHODS, Histogram, Statistics, channel_magnitudes, ranges_of
 from edgeq.quantization.equalization import equalize, pairs
 from edgeq.quantization.weights import layers, least_squares_scale, patches, reconstruct
 
 
 def _statistics(values: np.ndarray) -> Statistics:
-    low, high = float(values.min()), float(values.max())
-    return Statistics({0: (low, high)}, {0: np.histogram(values, BINS, (low, high))[0]})
+    """As of samples of 1000 values each."""
+    parts = np.array_split(values, len(values) // 1000)
+    return reduce(
+        operator.add,
+        [Statistics({0: (float(part.min()), float(part.max()))}, {0: Histogram.of(part)}) for part in parts],
+    )
+
+
+def test_a_histogram_of_parts_is_that_of_the_whole() -> None:
+    rng = np.random.default_rng(5)
+    parts = [rng.normal(scale=scale, size=500).astype(np.float32) for scale in (1e-30, 0.01, 1, 300, 2)]
+    whole = Histogram.of(np.concatenate(parts))
+    for order in (parts, parts[::-1]):
+        added = reduce(operator.add, map(Histogram.of, order))
+        assert added.reach == whole.reach
+        assert np.array_equal(added.counts, whole.counts)
+    low, high = -whole.reach / 3, whole.reach / 5
+    counts, edges = whole.between(low, high)
+    values = np.concatenate(parts)
+    assert edges[0] == low
+    assert edges[-1] == high
+    assert len(edges) == len(counts) + 1
+    inside = np.sum((values >= low) & (values <= high))
+    assert inside <= counts.sum() <= inside + np.sum(np.abs(values) > whole.reach / 5.1)
+
+
+def test_a_large_tensor_is_counted_in_all_of_its_channels() -> None:
+    value = np.zeros((1, 64, 64, 96), np.float32)
+    value[..., 41] = 1.5
+    share = Histogram.of(value).counts
+    assert share[share.nonzero()[0][-1]] / share.sum() == pytest.approx(1 / 96, rel=0.05)
 
 
 def _quantization_error(values: np.ndarray, low: float, high: float) -> float:

@@ -150,3 +150,25 @@ def test_a_mask_before_softmax_takes_no_scale_with_it(inline: Callable[..., Any]
     sqnr = report.quality.outputs[0].sqnr_db
     assert isinstance(sqnr, Measured)
     assert sqnr.value > 28
+
+
+@pytest.mark.parametrize("kind", ["GRU", "unstack"])
+def test_parts_that_nobody_reads_do_not_leave_the_rest_to_chance(
+    inline: Callable[..., Any], tmp_path: Path, kind: str
+) -> None:
+    import keras
+
+    keras.utils.set_random_seed(4)
+    layers, inputs = keras.layers, keras.Input((4, 5))
+    if kind == "GRU":
+        inner = layers.GRU(5, return_sequences=True)(inputs)
+    else:
+        parts = keras.ops.unstack(layers.Dense(5)(inputs), axis=1)
+        inner = layers.Add()([parts[0], parts[2]])
+    model = keras.Model(inputs, layers.Dense(3)(inner))
+    x = np.random.default_rng(0).normal(size=(30, 4, 5)).astype("f")
+    digests = {inline(model, tmp_path / "m.tflite", data=x, calibration="minmax").sha256 for _ in range(3)}
+    assert len(digests) == 1
+    graph = read(tmp_path / "m.tflite")
+    readers = graph.consumers()
+    assert all(readers.get(t) for op in graph.operators if op.name in ("SPLIT", "UNPACK") for t in op.outputs)

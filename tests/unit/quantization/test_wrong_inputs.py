@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EdgeqError
-from edgeq.quantization import convert
+from edgeq.graph import Quantization, read
+from edgeq.quantization import SearchGoal, convert
+from edgeq.quantization.result_checks import verify_scheme
 
 NOISE = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 Make = Callable[[Path], Any]
@@ -89,6 +91,11 @@ def _two_inputs(keras: Any) -> Any:
     return keras.Model([a, b], keras.layers.Add()([a, b]))
 
 
+def _two_outputs(keras: Any) -> Any:
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, [keras.layers.Dense(3, name="p")(inputs), keras.layers.Dense(2, name="q")(inputs)])
+
+
 def _no_shape(keras: Any) -> Any:
     return keras.Sequential([keras.Input((None, 6)), keras.layers.Conv1D(2, 1)])
 
@@ -124,6 +131,7 @@ def _unknown_layer(path: Path) -> Path:
     return path / "unknown.keras"
 
 
+_GOAL = SearchGoal(board="nucleo-l4r5zi", max_drop=0.5)
 _LAMBDA = {"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {"name": "twice"}}]}}
 _SYSTEM = {"module": "os", "class_name": "function", "config": "system"}
 _NAN = NOISE.copy()
@@ -205,6 +213,31 @@ MISTAKES = {
     "a calibration without ranges": Mistake(
         "calibration-without-meaning", "no ranges", "--calibration", options={"scheme": "dynamic", "calibration": "mse"}
     ),
+    "dynamic for one layer": Mistake(
+        "scheme-unknown", "dynamic for a layer", "int16x8", options={"layers": {"dense": "dynamic"}}
+    ),
+    "dynamic mixed with others": Mistake(
+        "mixture-impossible", "dynamic cannot be mixed", "float32",
+        options={"scheme": "dynamic", "layers": {"dense": "int8"}},
+    ),
+    "a search among given schemes": Mistake(
+        "search-with-schemes", "chooses the schemes itself", "--layer",
+        options={"search": _GOAL, "layers": {"dense": "int8"}},
+    ),
+    "a search without classes": Mistake(
+        "search-without-classes", "is not classes", "by hand", _keras(_two_outputs), options={"search": _GOAL},
+        converts=True,
+    ),
+    "recurrent layers in no known way": Mistake("rnn-unknown", "no way rolled", "fused", options={"rnn": "rolled"}),
+    "an LSTM operator in 16x8": Mistake(
+        "fused-scheme", "int8, int4 and the float ones", "unroll", options={"rnn": "fused", "scheme": "int16x8"}
+    ),
+    "a step in 16x8": Mistake(
+        "cell-scheme", "one scale", "--scheme int8", options={"rnn": "cell", "scheme": "int16x8"}
+    ),
+    "an LSTM operator without an LSTM": Mistake(
+        "rnn-not-fusable", "no LSTM layer", "Leave --rnn out", options={"rnn": "fused"}, converts=True
+    ),
     "a granularity without scales": Mistake(
         "granularity-without-meaning", "float32", "int8", options={"scheme": "float32", "granularity": "tensor"}
     ),
@@ -246,6 +279,30 @@ def test_a_mistake_is_answered_with_its_remedy(
     assert mistake.helps in " ".join(error.try_)
     assert error.exit_status == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.tensorflow
+def test_small_layers_that_dynamic_leaves_in_float_are_named(inline: Callable[..., Any], tmp_path: Path) -> None:
+    report = inline(_good(tmp_path, True), tmp_path / "m.tflite", scheme="dynamic")
+    warned = next(w for w in report.warnings if w.code == "weights-stay-float")
+    assert "dense" in warned.what
+    assert warned.try_
+
+
+@pytest.mark.tensorflow
+def test_a_copy_to_another_scale_is_found(inline: Callable[..., Any], tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(6), layers.Reshape((2, 3)), layers.Dense(2)])
+    inline(model, tmp_path / "m.tflite", data=NOISE)
+    graph = read(tmp_path / "m.tflite")
+    copied = next(op.outputs[0] for op in graph.operators if op.name == "RESHAPE")
+    tensors = [replace(t, quantization=Quantization((0.5,), (3,))) if t.index == copied else t for t in graph.tensors]
+    verify_scheme(graph, "int8")
+    with pytest.raises(EdgeqError) as caught:
+        verify_scheme(replace(graph, tensors=tuple(tensors)), "int8")
+    assert caught.value.code == "scales-differ"
 
 
 def test_thirty_mistakes_are_answered() -> None:
