@@ -1,3 +1,3 @@
 #include "edgeq/choice.h"
 
-EDGEQ_COMPARE(edgeq_compare_u8, uint8_t)
+EDGEQ_BINARY(edgeq_compare_u8, edgeq_compare_params, uint8_t, uint8_t, EDGEQ_HOLDS(p->relation, x, y))

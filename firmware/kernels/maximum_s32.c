@@ -1,3 +1,3 @@
 #include "edgeq/elementwise.h"
 
-EDGEQ_PICK(edgeq_maximum_s32, int32_t, >)
+EDGEQ_BINARY(edgeq_maximum_s32, edgeq_broadcast, int32_t, int32_t, x > y ? x : y)

@@ -1,3 +1,3 @@
 #include "edgeq/elementwise.h"
 
-EDGEQ_PICK(edgeq_maximum_s8, int8_t, >)
+EDGEQ_BINARY(edgeq_maximum_s8, edgeq_broadcast, int8_t, int8_t, x > y ? x : y)

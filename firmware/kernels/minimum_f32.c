@@ -1,3 +1,3 @@
 #include "edgeq/float32.h"
 
-EDGEQ_BINARY_F32(edgeq_minimum_f32, x < y ? x : y)
+EDGEQ_BINARY(edgeq_minimum_f32, edgeq_broadcast_f32, float, float, x < y ? x : y)

@@ -1,3 +1,3 @@
 #include "edgeq/elementwise.h"
 
-EDGEQ_PICK(edgeq_minimum_s16, int16_t, <)
+EDGEQ_BINARY(edgeq_minimum_s16, edgeq_broadcast, int16_t, int16_t, x < y ? x : y)

@@ -1,3 +1,3 @@
 #include "edgeq/float32.h"
 
-EDGEQ_BINARY_F32(edgeq_sub_f32, edgeq_clamp_float(x - y, p->act_min, p->act_max))
+EDGEQ_BINARY(edgeq_sub_f32, edgeq_broadcast_f32, float, float, edgeq_clamp_float(x - y, p->act_min, p->act_max))

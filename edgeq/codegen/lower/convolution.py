@@ -114,8 +114,8 @@ def geometry(node: Node, filter_h: int, filter_w: int) -> dict[str, int]:
     source, result, options = node.input(0), node.output(), node.options
     if len(source.shape) != 4 or len(result.shape) != 4:
         raise Unsupported(f"Its input has rank {len(source.shape)}, not 4.")
-    batches, in_h, in_w, in_c = source.shape
-    _, out_h, out_w, out_c = result.shape
+    batches, in_h, in_w, _ = source.shape
+    _, out_h, out_w, _ = result.shape
     stride_h, stride_w = int(options["stride_h"]), int(options["stride_w"])
     dilation_h, dilation_w = int(options.get("dilation_h_factor", 1)), int(options.get("dilation_w_factor", 1))
     if min(stride_h, stride_w, dilation_h, dilation_w) < 1:
@@ -133,6 +133,15 @@ def geometry(node: Node, filter_h: int, filter_w: int) -> dict[str, int]:
         expected = -(-(height - extent_h + 1) // stride_h), -(-(width - extent_w + 1) // stride_w)
     if (out_h, out_w) != expected or batches != result.shape[0]:
         raise Unsupported(f"Its output has the shape {list(result.shape)}, expected height and width {expected}.")
+    padding = {"pad_top": top, "pad_left": left}
+    strides = {"stride_h": stride_h, "stride_w": stride_w, "dilation_h": dilation_h, "dilation_w": dilation_w}
+    return {**_sizes(node), "filter_h": filter_h, "filter_w": filter_w, **strides, **padding}
+
+
+def _sizes(node: Node) -> dict[str, int]:
+    """Of input and output, both of rank 4."""
+    batches, in_h, in_w, in_c = node.input(0).shape
+    _, out_h, out_w, out_c = node.output().shape
     return {
         "batches": batches,
         "in_h": in_h,
@@ -141,14 +150,6 @@ def geometry(node: Node, filter_h: int, filter_w: int) -> dict[str, int]:
         "out_h": out_h,
         "out_w": out_w,
         "out_c": out_c,
-        "filter_h": filter_h,
-        "filter_w": filter_w,
-        "stride_h": stride_h,
-        "stride_w": stride_w,
-        "dilation_h": dilation_h,
-        "dilation_w": dilation_w,
-        "pad_top": top,
-        "pad_left": left,
     }
 
 
@@ -157,24 +158,17 @@ def transposed_geometry(node: Node, shape: tuple[int, ...]) -> dict[str, int]:
     source, result = node.input(0), node.output()
     if len(source.shape) != 4 or len(shape) != 4 or len(result.shape) != 4:
         raise Unsupported("Its tensors do not have rank 4.")
-    batches, in_h, in_w, in_c = source.shape
     out_c, filter_h, filter_w, filter_c = shape
     _, out_h, out_w, _ = result.shape
-    if filter_c != in_c or out_c != result.shape[3]:
-        raise Unsupported(f"Weights {list(shape)} do not fit {in_c} input channels.")
+    if filter_c != source.shape[3] or out_c != result.shape[3]:
+        raise Unsupported(f"Weights {list(shape)} do not fit {source.shape[3]} input channels.")
     stride_h, stride_w = int(node.options["stride_h"]), int(node.options["stride_w"])
     same = node.options["padding"] == "SAME"
     return {
-        "batches": batches,
-        "in_h": in_h,
-        "in_w": in_w,
-        "in_c": in_c,
-        "out_h": out_h,
-        "out_w": out_w,
-        "out_c": out_c,
+        **_sizes(node),
         "filter_h": filter_h,
         "filter_w": filter_w,
-        "filter_c": in_c,
+        "filter_c": filter_c,
         "stride_h": stride_h,
         "stride_w": stride_w,
         "pad_top": same_padding(out_h, filter_h, stride_h, 1, -(-out_h // stride_h)) if same else 0,

@@ -110,6 +110,21 @@ def _integer_arithmetic(node: Node) -> Step:
     return binary_step(node, "arithmetic_s32", Struct("params", "arithmetic_params", fields), ("elementwise.h",), 20)
 
 
+def _on_scale(common: float, left: int, a: Tensor, b: Tensor, result: Tensor) -> Fields:
+    """The loops, and what brings both inputs to the scale `common` with `left` bits of headroom."""
+    (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
+    return {
+        **_shape(a, b, result),
+        "left_shift": left,
+        "a_offset": -zero_point(a),
+        "a_multiplier": a_factor,
+        "a_shift": a_shift,
+        "b_offset": -zero_point(b),
+        "b_multiplier": b_factor,
+        "b_shift": b_shift,
+    }
+
+
 @lowering("ADD", "SUB")
 def add(node: Node) -> Iterator[Step]:
     """Both inputs on a common scale with 20 bits (int16: 15) of headroom, then requantized; int32 as it is."""
@@ -121,20 +136,12 @@ def add(node: Node) -> Iterator[Step]:
     activation = same_type(a, b, result)
     left = 20 if activation is TensorType.INT8 else 15
     common = 2 * max(scale(a), scale(b))
-    (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
     factor, shift = multiplier(common / ((1 << left) * scale(result)))
     if shift > 0:
         raise Unsupported("Its output scale is far smaller than its inputs' scales.", "Convert the model again.")
     low, high = activation_range(node, result)
     fields: Fields = {
-        **_shape(a, b, result),
-        "left_shift": left,
-        "a_offset": -zero_point(a),
-        "a_multiplier": a_factor,
-        "a_shift": a_shift,
-        "b_offset": -zero_point(b),
-        "b_multiplier": b_factor,
-        "b_shift": b_shift,
+        **_on_scale(common, left, a, b, result),
         "b_sign": -1 if node.operator.name == "SUB" else 1,
         "multiplier": factor,
         "shift": shift,
@@ -180,17 +187,9 @@ def _squared_difference(node: Node) -> Step:
     left = 7 if activation is TensorType.INT8 else 0
     low, high = RANGE[activation]
     common = 2 * max(scale(a), scale(b))
-    (a_factor, a_shift), (b_factor, b_shift) = multiplier(scale(a) / common), multiplier(scale(b) / common)
     factor, shift = multiplier(common * common / ((1 << 2 * left) * scale(result)))
     fields: Fields = {
-        **_shape(a, b, result),
-        "left_shift": left,
-        "a_offset": -zero_point(a),
-        "a_multiplier": a_factor,
-        "a_shift": a_shift,
-        "b_offset": -zero_point(b),
-        "b_multiplier": b_factor,
-        "b_shift": b_shift,
+        **_on_scale(common, left, a, b, result),
         "b_sign": -1,
         "multiplier": factor,
         "shift": shift,

@@ -22,19 +22,6 @@ typedef struct {
      : (relation) == 4 ? (x) < (y)                                                                                     \
                        : (x) <= (y))
 
-/* The definition of a comparison of elements as they are. */
-#define EDGEQ_COMPARE(name, type)                                                                                      \
-    void name(const edgeq_compare_params *p, const type *a, const type *b, uint8_t *output) {                          \
-        edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};                                                                        \
-        do {                                                                                                           \
-            for (int32_t i = 0; i < p->size[4]; i++) {                                                                 \
-                const type x = a[at.a + i * p->a_stride[4]];                                                           \
-                const type y = b[at.b + i * p->b_stride[4]];                                                           \
-                *output++ = EDGEQ_HOLDS(p->relation, x, y);                                                            \
-            }                                                                                                          \
-        } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));                                                  \
-    }
-
 void edgeq_compare_s8(const edgeq_compare_params *p, const int8_t *a, const int8_t *b, uint8_t *output);
 void edgeq_compare_s32(const edgeq_compare_params *p, const int32_t *a, const int32_t *b, uint8_t *output);
 void edgeq_compare_u8(const edgeq_compare_params *p, const uint8_t *a, const uint8_t *b, uint8_t *output);

@@ -34,6 +34,19 @@ static inline int edgeq_next(const int32_t size[5], const int32_t a_stride[5], c
     return 0;
 }
 
+/* The definition of a kernel that makes `expression` of each pair of elements x, y of one type. */
+#define EDGEQ_BINARY(name, params, type, result, expression)                                                           \
+    void name(const params *p, const type *a, const type *b, result *output) {                                         \
+        edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};                                                                        \
+        do {                                                                                                           \
+            for (int32_t i = 0; i < p->size[4]; i++) {                                                                 \
+                const type x = a[at.a + i * p->a_stride[4]];                                                           \
+                const type y = b[at.b + i * p->b_stride[4]];                                                           \
+                *output++ = (result)(expression);                                                                      \
+            }                                                                                                          \
+        } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));                                                  \
+    }
+
 /* output = table[byte] for count bytes of any 8-bit type. May work in place. */
 void edgeq_lookup_8(const uint8_t table[256], const uint8_t *input, uint8_t *output, int32_t count);
 
@@ -123,19 +136,6 @@ typedef struct {
 } edgeq_arithmetic_params;
 
 void edgeq_arithmetic_s32(const edgeq_arithmetic_params *p, const int32_t *a, const int32_t *b, int32_t *output);
-
-/* The definition of a kernel that takes the input which stands in `relation` to the other, or else the second one. */
-#define EDGEQ_PICK(name, type, relation)                                                                               \
-    void name(const edgeq_broadcast *p, const type *a, const type *b, type *output) {                                  \
-        edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};                                                                        \
-        do {                                                                                                           \
-            for (int32_t i = 0; i < p->size[4]; i++) {                                                                 \
-                const type x = a[at.a + i * p->a_stride[4]];                                                           \
-                const type y = b[at.b + i * p->b_stride[4]];                                                           \
-                *output++ = x relation y ? x : y;                                                                      \
-            }                                                                                                          \
-        } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));                                                  \
-    }
 
 void edgeq_maximum_s8(const edgeq_broadcast *p, const int8_t *a, const int8_t *b, int8_t *output);
 void edgeq_maximum_s16(const edgeq_broadcast *p, const int16_t *a, const int16_t *b, int16_t *output);

@@ -162,19 +162,6 @@ typedef struct {
     float act_min, act_max;
 } edgeq_broadcast_f32;
 
-/* The definition of a kernel of two inputs: each pair of elements x, y becomes `expression`. */
-#define EDGEQ_BINARY_F32(name, expression)                                                                             \
-    void name(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output) {                           \
-        edgeq_cursor at = {{0, 0, 0, 0}, 0, 0};                                                                        \
-        do {                                                                                                           \
-            for (int32_t i = 0; i < p->size[4]; i++) {                                                                 \
-                const float x = a[at.a + i * p->a_stride[4]];                                                          \
-                const float y = b[at.b + i * p->b_stride[4]];                                                          \
-                *output++ = expression;                                                                                \
-            }                                                                                                          \
-        } while (edgeq_next(p->size, p->a_stride, p->b_stride, &at));                                                  \
-    }
-
 void edgeq_add_f32(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output);
 void edgeq_sub_f32(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output);
 void edgeq_mul_f32(const edgeq_broadcast_f32 *p, const float *a, const float *b, float *output);
