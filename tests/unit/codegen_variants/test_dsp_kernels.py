@@ -261,6 +261,15 @@ def test_depthwise_of_any_window(case: tuple, options: dict, tmp_path: Path) -> 
     same_in_qemu(window(*case, **options), tmp_path, method=method)
 
 
+@pytest.mark.qemu
+@needs_tools
+def test_a_window_is_proven_for_its_own_channels_accumulators(tmp_path: Path) -> None:
+    """All weights of a channel have one sign: its accumulators reach far beyond those of any mixture of channels."""
+    graph = window((7, 9, 6), (5, 5), 1, relu=False)
+    data = np.where(np.arange(6) % 2, -127, 127) * np.ones((1, 5, 5, 6))
+    same_in_qemu(with_weights(graph, data.astype(np.int8)), tmp_path, method="eight outputs")
+
+
 def fully_connected(batches: int, depth: int, units: int, relu: bool) -> Graph:
     generator = np.random.default_rng(depth)
     return model(

@@ -322,10 +322,12 @@ def depthwise_conv_2d(node: Node) -> Iterator[Step]:
         return
     plain = shape["dilation_h"] == shape["dilation_w"] == shape["batches"] == 1 and out_c == shape["in_c"]
     square = shape["stride_h"] == shape["stride_w"] <= 2 and filter_h == filter_w == 3
-    flat = constants.weights.reshape(9, -1).T if filter_h * filter_w == 9 else constants.weights.reshape(out_c, -1)
-    exact = requantization(node, constants, flat)
     plane = _Plane(shape)
-    if not plain or not square or exact is None or not _fits(plane):
+    if not plain or not square or not _fits(plane):
+        return
+    flat = constants.weights.reshape(9, -1).T
+    exact = requantization(node, constants, flat)
+    if exact is None:
         return
     folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
     up = np.zeros(out_c, np.int64)
