@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 from edgeq.toolchain import Image
 
-_QUANTUM_BYTES = 16
-"""Bytes are passed on in portions of so many, as a 16550's FIFO hands them over."""
+_QUANTUM_BYTES = 64
+"""Bytes are passed on in portions of so many, as packets of a full-speed USB adapter hand them over."""
 
 
 class _Direction:

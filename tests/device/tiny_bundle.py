@@ -84,9 +84,11 @@ int32_t tiny_invoke(void *arena) {{
 """
 
 
-def write_tiny_bundle(directory: Path, *, source: str = SOURCE, arena_bytes: int = ARENA_BYTES) -> Path:
-    """The bundle in `directory`, with the source or the arena replaced where a test wants it."""
-    files = {"include/tiny.h": HEADER, "src/tiny.c": source}
+def write_tiny_bundle(
+    directory: Path, *, source: str = SOURCE, arena_bytes: int = ARENA_BYTES, input_bytes: int = INPUT_BYTES
+) -> Path:
+    """The bundle in `directory`, with source, arena or the first input's size replaced where a test wants it."""
+    files = {"include/tiny.h": HEADER, "src/tiny.c": source.replace(str(INPUT_BYTES), str(input_bytes))}
     for name, text in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
@@ -99,8 +101,8 @@ def write_tiny_bundle(directory: Path, *, source: str = SOURCE, arena_bytes: int
         "options": {},
         "arena_bytes": arena_bytes,
         "arena_align": 16,
-        "inputs": [{"name": "x", "bytes": INPUT_BYTES}, {"name": "command", "bytes": COMMAND_BYTES}],
-        "outputs": [{"name": "y", "bytes": INPUT_BYTES}],
+        "inputs": [{"name": "x", "bytes": input_bytes}, {"name": "command", "bytes": COMMAND_BYTES}],
+        "outputs": [{"name": "y", "bytes": input_bytes}],
         "layers": [{"index": i, "operator": i, "name": name} for i, name in enumerate(("XOR", "WAIT", "END"))],
         "constants_bytes": 0,
         "compile_options": ["-std=c99", "-O2"],
