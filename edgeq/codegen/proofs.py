@@ -31,6 +31,9 @@ for multipliers near a simple fraction of 2^32: their products with near ones ta
 _BATCH = 16
 """Channels that are searched at once in the last group: one that fails fails the form."""
 
+_SAMPLE = 32
+"""Channels that stand for many where a form is likely to fail."""
+
 _FAR, _WORD = 1 << 61, (1 << 32) - 1
 
 
@@ -274,14 +277,20 @@ def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = (
         return None
     live = least != greatest
     most = int(exact.exponent[live].min()) - 1 if bool(live.any()) else 8
-    failed = np.zeros(0, np.int64)  # what fails with one shift likely fails with the next: it is tried first
+    failed = np.zeros(0, np.int64)  # what fails with one shift likely fails with the next: some of it is tried first
     for shift in dict.fromkeys((*shifts, *range(min(most, 12), 0, -1))):
-        if not 0 < shift <= most or (len(failed) and short_form(exact.rows(failed), up[failed], shift) is None):
+        some = _some(failed)
+        if not 0 < shift <= most or (len(some) and short_form(exact.rows(some), up[some], shift) is None):
             continue
         form, failed = _search_form(exact, up, shift)
         if not len(failed):
             return form
     return None
+
+
+def _some(channels: Ints) -> Ints:
+    """At most `_SAMPLE` of them, spread evenly."""
+    return channels[:: max(1, -(-len(channels) // _SAMPLE))]
 
 
 def _two_signs(exact: Requantization) -> NDArray[np.bool_]:
@@ -294,10 +303,16 @@ def _two_signs(exact: Requantization) -> NDArray[np.bool_]:
 
 
 def partial_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...]) -> tuple[ShortForm, NDArray[np.bool_]]:
-    """The short form that is proven for most channels, of those with one of these shifts; and for which it is."""
+    """The short form that is proven for most channels, of those with one of these shifts; and for which it is.
+
+    A further shift is tried only if it is proven for one of some channels.
+    """
     possible = np.flatnonzero(~_two_signs(exact))
     best: tuple[ShortForm, NDArray[np.bool_]] | None = None
+    some = _some(possible)
     for shift in shifts if len(possible) else shifts[:1]:
+        if best is not None and len(_search_form(exact.rows(some), up[some], shift, every=True)[1]) == len(some):
+            continue
         part, failed = _search_form(exact.rows(possible), up[possible], shift, every=True)
         form = ShortForm(shift, up, *(np.zeros(len(up), np.int64) for _ in range(3)))
         for name in ("delta", "multiplier", "addend"):
