@@ -251,13 +251,15 @@ def bench(
     runs: int = 30,
     meter: str = "none",
     supply_mv: int | None = None,
+    shunt_ohm: float | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Run the model on the board with real inputs, count or time it, and compare its outputs with this computer's.
 
     `model` is a `.tflite` file, a bundle directory, or None for what the board runs. `data` is samples as in `convert`.
     `place` is a labgrid place, acquired for as long as it takes, whose serial port is used. `meter` is `none`, `ppk2`
-    or `ppk2:PORT`: Nordic's Power Profiler Kit II in the board's supply of `supply_mv` millivolts gives a run's energy.
+    or `ppk2:PORT`: Nordic's Power Profiler Kit II in the board's supply of `supply_mv` millivolts gives a run's energy;
+    or `ina219`, `ina226` (`ina219:0x41`): a sensor on the board's I2C bus with a shunt of `shunt_ohm` ohms.
     """
     from edgeq.boards import load_board
     from edgeq.device.labgrid import acquired
@@ -265,7 +267,7 @@ def bench(
 
     target, samples = load_board(board), _samples(data)
     with ExitStack() as stack:
-        samples["meter"] = stack.enter_context(open_meter(meter, supply_mv))
+        samples["meter"] = stack.enter_context(open_meter(meter, supply_mv, shunt_ohm))
         url = port if place is None else stack.enter_context(acquired(place))
         return _bench(model, target, port=url, runs=runs, progress=progress, samples=samples)
 

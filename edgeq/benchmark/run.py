@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeq.benchmark.code import code_by_layer, portable_kernels
 from edgeq.benchmark.divergence import diverging_layer
-from edgeq.benchmark.energy import EnergyReport, measure_energy
+from edgeq.benchmark.energy import EnergyReport, measure_by_sensor, measure_energy
 from edgeq.benchmark.manifest import BenchManifest, Layer, Tensor, parse_manifest
 from edgeq.benchmark.result import (
     Accuracy,
@@ -34,6 +34,7 @@ from edgeq.codegen.golden import FLOAT_TOLERANCE
 from edgeq.device.connection import connect
 from edgeq.device.flashed import load_flashed
 from edgeq.device.flashing import build_image
+from edgeq.device.ina import InaMeter
 from edgeq.device.messages import Capability, Hello
 from edgeq.device.meter import Ppk2
 from edgeq.device.session import Session
@@ -67,7 +68,7 @@ def bench(
     origin: str = "data",
     runs: int = DEFAULT_RUNS,
     host_bundle: Path | None = None,
-    meter: Ppk2 | None = None,
+    meter: Ppk2 | InaMeter | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Measure what is flashed on `board` and compare its outputs with the host's, byte by byte.
@@ -239,7 +240,7 @@ def _time(session: Session, sample: Sequence[bytes], runs: int, unit: tuple[str,
 
 
 def _energy(
-    meter: Ppk2, session: Session, sample: Sequence[bytes], ticks: Ticks | None, progress: Progress
+    meter: Ppk2 | InaMeter, session: Session, sample: Sequence[bytes], ticks: Ticks | None, progress: Progress
 ) -> EnergyReport:
     timer_hz = session.info.timer_hz
     run_s = ticks.median.value / timer_hz if ticks is not None and timer_hz and ticks.median.value else None
@@ -251,6 +252,8 @@ def _energy(
             session.run(min(session.info.max_runs, runs - done), timed=True)
 
     progress("energy", 0, None)
+    if isinstance(meter, InaMeter):
+        return measure_by_sensor(meter, session, lambda: _write(session, sample), run_s)
     return measure_energy(meter, run, run_s, lambda: time.sleep(_IDLE_S))
 
 

@@ -30,9 +30,14 @@ def bench(
     data: Annotated[str | None, typer.Option(help="Samples (x, y): .npz, .npy, images, .csv, module:function.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=100_000, help="Timed runs at most.")] = 30,
     meter: Annotated[
-        str, typer.Option(help="Energy of a run: none, or Nordic's PPK2 in the supply: ppk2, ppk2:PORT.")
+        str,
+        typer.Option(
+            help="Energy of a run: none; Nordic's PPK2 in the supply: ppk2, ppk2:PORT; a sensor on the board's I2C "
+            "bus: ina219, ina226, ina219:0x41."
+        ),
     ] = "none",
-    supply_mv: Annotated[int | None, typer.Option(help="With --meter: the board's supply, in millivolts.")] = None,
+    supply_mv: Annotated[int | None, typer.Option(help="With ppk2: the board's supply, in millivolts.")] = None,
+    shunt_ohm: Annotated[float | None, typer.Option(help="With ina219 or ina226: its shunt, in ohms.")] = None,
     keep: Annotated[
         str | None, typer.Option(help="Keep the result as .edgeq/results/NAME.json.", metavar="NAME")
     ] = None,
@@ -97,6 +102,7 @@ def bench(
             runs=runs,
             meter=meter,
             supply_mv=supply_mv,
+            shunt_ohm=shunt_ohm,
             progress=verb.progress,
         )
         document = report.to_json()

@@ -36,6 +36,7 @@ class Command(IntEnum):
     MEMORY = 0x06
     RESET = 0x07
     FAULT = 0x08
+    I2C = 0x09
     INVALID_FRAME = 0x80
     BOOT = 0xA0
 
@@ -59,6 +60,7 @@ class Status(IntEnum):
     INPUT_MISMATCH = 13
     TOO_MANY_RUNS = 14
     NOT_SUPPORTED = 15
+    I2C_FAILED = 16
 
 
 class FrameError(ValueError):

@@ -32,6 +32,7 @@ class RunFlag(IntFlag):
     PROFILE = 2
     CHECK_INPUTS = 4
     CAPTURE = 8
+    SAMPLE = 16
 
 
 class Capability(IntFlag):
@@ -44,6 +45,7 @@ class Capability(IntFlag):
     STACK_MEASURED = 16
     INSTRUCTION_CACHE = 32
     DATA_CACHE = 64
+    I2C = 128
 
 
 TIMER_KINDS = ("none", "instructions", "cycles", "microseconds", "nanoseconds")
@@ -133,11 +135,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The reply to RUN: the model's status (0, or a negative `edgeq_status`) and ticks of each run."""
+    """The reply to RUN: the model's status (0, or a negative `edgeq_status`), ticks of each run, the sample's bytes."""
 
     flags: int
     model_status: int
     ticks: tuple[int, ...]
+    sample: bytes = b""
 
     _HEAD: ClassVar[struct.Struct] = struct.Struct("<HHi")
 
@@ -147,9 +150,11 @@ class RunResult:
         if len(payload) < cls._HEAD.size:
             raise FrameError(f"RUN reply of {len(payload)} bytes")
         runs, flags, status = cls._HEAD.unpack_from(payload)
-        if len(payload) != cls._HEAD.size + 8 * runs:
+        end = cls._HEAD.size + 8 * runs
+        sample_bytes = 2 if flags & RunFlag.SAMPLE and status == 0 else 0
+        if len(payload) != end + sample_bytes:
             raise FrameError(f"RUN reply of {len(payload)} bytes for {runs} runs")
-        return cls(flags, status, struct.unpack_from(f"<{runs}Q", payload, cls._HEAD.size))
+        return cls(flags, status, struct.unpack_from(f"<{runs}Q", payload, cls._HEAD.size), payload[end:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +281,24 @@ class Capture:
     length: int
 
 
-def run_request(runs: int, flags: RunFlag, capture: Capture | None, inputs_crc32: int | None) -> bytes:
-    """Payload of RUN; `capture` and `inputs_crc32` set their flags."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A register of an I2C device to be read behind the last run: RUN's SAMPLE."""
+
+    address: int
+    register: int
+
+
+def run_request(
+    runs: int, flags: RunFlag, capture: Capture | None, inputs_crc32: int | None, sample: Sample | None = None
+) -> bytes:
+    """Payload of RUN; `capture`, `inputs_crc32` and `sample` set their flags."""
     if capture is not None:
         flags |= RunFlag.CAPTURE
     if inputs_crc32 is not None:
         flags |= RunFlag.CHECK_INPUTS
-    place = capture or Capture(0, 0, 0)
-    return struct.pack("<HHHHIII", runs, flags, place.layer, 0, place.offset, place.length, inputs_crc32 or 0)
+    if sample is not None:
+        flags |= RunFlag.SAMPLE
+    place, of = capture or Capture(0, 0, 0), sample or Sample(0, 0)
+    values = (runs, flags, place.layer, of.address, of.register, place.offset, place.length, inputs_crc32 or 0)
+    return struct.pack("<HHHBBIII", *values)

@@ -1,4 +1,4 @@
-"""Meters of the current that a board draws: Nordic's Power Profiler Kit II, by its serial protocol.
+"""Meters of the current that a board draws: Nordic's Power Profiler Kit II, by its serial protocol; others by `ina`.
 
 The protocol as Nordic's own application speaks it (pc-nrfconnect-ppk, `serialDevice` and `constants`): commands of one
 byte and arguments; calibration as lines of text up to END; then 100,000 samples a second of 32 bits, little-endian: the
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from edgeq.device.ina import KINDS, InaMeter, ina_meter
 from edgeq.device.ports import Transport, open_port
 from edgeq.errors import DeviceError, LinkError, UsageError
 
@@ -181,19 +182,25 @@ class Ppk2:
 
 
 @contextmanager
-def open_meter(what: str, supply_mv: int | None) -> Iterator[Ppk2 | None]:
-    """The meter that `what` names: `none`, `ppk2` or `ppk2:PORT`.
+def open_meter(what: str, supply_mv: int | None, shunt_ohm: float | None) -> Iterator[Ppk2 | InaMeter | None]:
+    """The meter that `what` names: `none`, `ppk2`, `ppk2:PORT`, `ina219`, `ina226` or with an address, `ina219:0x41`.
 
-    UsageError `meter-unknown`, `supply-missing`, `supply-range`; LinkError `meter-missing`, `meter-ambiguous`, and
-    those of `open_port`.
+    UsageError `meter-unknown`, `supply-missing`, `supply-range`, and those of `ina_meter`; LinkError `meter-missing`,
+    `meter-ambiguous`, and those of `open_port`.
     """
     kind, _, port = what.partition(":")
+    if kind in KINDS:
+        yield ina_meter(kind, port, shunt_ohm)
+        return
     if what == "none":
         yield None
         return
     if kind != "ppk2":
         raise UsageError(
-            "meter-unknown", f"{what} is no meter.", where="--meter", try_="--meter none, ppk2 or ppk2:PORT"
+            "meter-unknown",
+            f"{what} is no meter.",
+            where="--meter",
+            try_="--meter none, ppk2, ppk2:PORT, ina219 or ina226",
         )
     if supply_mv is None:
         raise UsageError(

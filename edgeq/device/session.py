@@ -24,6 +24,7 @@ from edgeq.device.messages import (
     MemoryUse,
     RunFlag,
     RunResult,
+    Sample,
     Space,
     read_request,
     run_request,
@@ -183,6 +184,7 @@ class Session:
         timed: bool = False,
         profile: bool = False,
         capture: Capture | None = None,
+        sample: Sample | None = None,
         progress: RunProgress | None = None,
     ) -> RunResult:
         """Invoke the model `runs` times in one request (at most `info.max_runs`) with the inputs that were written.
@@ -200,7 +202,7 @@ class Session:
             checksum = 0
             for index in sorted(self._inputs):
                 checksum = zlib.crc32(self._inputs[index], checksum)
-        reply = self._request(Command.RUN, run_request(runs, flags, capture, checksum), progress=progress)
+        reply = self._request(Command.RUN, run_request(runs, flags, capture, checksum, sample), progress=progress)
         result = self._parse(RunResult.parse, reply)
         if len(result.ticks) != runs:
             raise self._agent_error(Command.RUN, f"{len(result.ticks)} runs reported where {runs} were asked for")
@@ -231,6 +233,13 @@ class Session:
     def fault(self, *, clear: bool = False) -> Fault:
         """The last fault's record."""
         return self._parse(Fault.parse, self._request(Command.FAULT, bytes([clear])))
+
+    def i2c(self, address: int, write: bytes, read_bytes: int) -> bytes:
+        """Write to a device on the board's I2C bus, then read; at most 32 bytes each. DeviceError `i2c-failed`."""
+        reply = self._request(Command.I2C, bytes([address, read_bytes]) + write)
+        if len(reply.payload) != read_bytes:
+            raise self._agent_error(Command.I2C, f"{len(reply.payload)} bytes came where {read_bytes} were asked for")
+        return reply.payload
 
     def reset_model(self) -> None:
         """Set the model's state back and paint the arena anew."""
@@ -351,6 +360,18 @@ class Session:
                     f"The agent on the board speaks version {reply.version} of the link, this edgeq {VERSION}.",
                     where=self.transport.name,
                     try_="Flash the board anew with this edgeq: edgeq flash",
+                )
+            case Status.I2C_FAILED:
+                stuck = reply.payload == (2).to_bytes(4, "little")
+                raise DeviceError(
+                    "i2c-failed",
+                    "The board cannot read the sensor on its I2C bus.",
+                    where=self.transport.name,
+                    why="The bus stands still." if stuck else "Nothing on the bus acknowledges.",
+                    try_=(
+                        "Check SDA, SCL, ground and the sensor's supply; both lines need pull-ups.",
+                        "Check the sensor's address: --meter ina219:0x41",
+                    ),
                 )
             case Status.INPUT_MISMATCH:
                 raise LinkError(

@@ -25,7 +25,7 @@ class Port:
 
 
 AGENTS = {
-    "edgeq": ("agent.c", "kept.c", "memory.c", "run.c", "wire.c"),
+    "edgeq": ("agent.c", "i2c.c", "kept.c", "memory.c", "run.c", "wire.c"),
     "mlperf": ("kept.c", "mlperf.c", "wire.c"),
 }
 """Sources in firmware/agent/ of what a firmware speaks."""

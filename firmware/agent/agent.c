@@ -269,6 +269,9 @@ static void execute(edgeq_agent_t *agent, const uint8_t *payload, uint32_t lengt
     case COMMAND_FAULT:
         fault(agent, payload, length);
         break;
+    case COMMAND_I2C:
+        edgeq_i2c(agent, payload, length);
+        break;
     default:
         edgeq_reply_status(agent, STATUS_UNKNOWN_COMMAND);
         break;

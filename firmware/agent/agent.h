@@ -67,6 +67,7 @@ enum { EDGEQ_TIMER_NONE, EDGEQ_TIMER_INSTRUCTIONS, EDGEQ_TIMER_CYCLES, EDGEQ_TIM
 #define EDGEQ_CAN_MEASURE_STACK    0x10u
 #define EDGEQ_INSTRUCTION_CACHE_ON 0x20u
 #define EDGEQ_DATA_CACHE_ON        0x40u
+#define EDGEQ_CAN_I2C              0x80u
 
 typedef struct {
     uint8_t timer_kind;
@@ -74,7 +75,7 @@ typedef struct {
     uint32_t timer_hz;       /* 0 where ticks are instructions */
     uint32_t core_hz;        /* 0 where it means nothing */
     uint32_t progress_ticks; /* about a quarter of a second; 0: no progress frames */
-    uint32_t capabilities;   /* RESET_BOARD, RECORD_FAULTS and the caches; the agent knows the others */
+    uint32_t capabilities;   /* RESET_BOARD, RECORD_FAULTS, I2C and the caches; the agent knows the others */
     uint8_t *spare;          /* RAM that nothing else uses, for kept inputs and captures */
     uint32_t spare_bytes;
     uint32_t *stack_limit; /* lowest word of the stack, 0 if unknown */
@@ -89,6 +90,11 @@ void edgeq_port_timer_start(void); /* ticks count from here on */
 void edgeq_port_timer_stop(void);
 uint64_t edgeq_port_ticks(void); /* read at least once in 2^31 ticks while the timer is on */
 void edgeq_port_reset(void);     /* sends what is under way, then restarts; does not return */
+
+enum { EDGEQ_I2C_OK, EDGEQ_I2C_NO_ANSWER, EDGEQ_I2C_STUCK };
+
+/* Optional, with EDGEQ_CAN_I2C: as master, send `out` if there is some, then receive `in` after a repeated start. */
+uint32_t edgeq_port_i2c(uint8_t address, const uint8_t *out, uint32_t out_bytes, uint8_t *in, uint32_t in_bytes);
 
 /* ---- what outlives a restart ---- */
 
@@ -154,6 +160,7 @@ typedef struct {
         int32_t model_status;
         uint32_t value; /* of a refusal */
         uint64_t ticks[EDGEQ_MAX_RUNS];
+        uint8_t sample[2];
         /* while it lasts */
         bool active;
         uint16_t capture_layer;

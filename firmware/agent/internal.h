@@ -20,7 +20,8 @@ enum {
     STATUS_NO_PROFILE,
     STATUS_INPUT_MISMATCH,
     STATUS_TOO_MANY_RUNS,
-    STATUS_NOT_SUPPORTED
+    STATUS_NOT_SUPPORTED,
+    STATUS_I2C_FAILED
 };
 
 enum {
@@ -33,6 +34,7 @@ enum {
     COMMAND_MEMORY,
     COMMAND_RESET,
     COMMAND_FAULT,
+    COMMAND_I2C,
     COMMAND_BOOT = 0x20,
     COMMAND_REPLY = 0x80
 };
@@ -56,6 +58,10 @@ void edgeq_run_reply(edgeq_agent_t *agent);
 void edgeq_layers(edgeq_agent_t *agent, const uint8_t *payload, uint32_t length);
 uint32_t edgeq_max_runs(const edgeq_agent_t *agent);
 uint32_t edgeq_max_layers(void);
+
+/* i2c.c */
+void edgeq_i2c(edgeq_agent_t *agent, const uint8_t *payload, uint32_t length);
+uint8_t edgeq_i2c_check(const edgeq_agent_t *agent, uint8_t address); /* OK, or why it is refused */
 
 /* memory.c */
 /* The longest run of the arena's bytes from an offset on, at most *bytes of them, in one piece. */

@@ -3,7 +3,7 @@
 
 #include "internal.h"
 
-enum { FLAG_TIMED = 1, FLAG_PROFILE = 2, FLAG_CHECK_INPUTS = 4, FLAG_CAPTURE = 8, FLAGS_KNOWN = 15 };
+enum { FLAG_TIMED = 1, FLAG_PROFILE = 2, FLAG_CHECK_INPUTS = 4, FLAG_CAPTURE = 8, FLAG_SAMPLE = 16, FLAGS_KNOWN = 31 };
 
 /* The generated code's hook has no argument for it: the agent whose RUN is under way. */
 static edgeq_agent_t *running;
@@ -119,9 +119,14 @@ static uint8_t check_request(edgeq_agent_t *agent, const uint8_t *payload, uint3
     const uint32_t bytes = edgeq_get_u32(payload + 12);
     const uint32_t crc = edgeq_get_u32(payload + 16);
     const bool capture = (flags & FLAG_CAPTURE) != 0;
-    if (runs == 0 || (flags & ~(uint32_t)FLAGS_KNOWN) != 0 || edgeq_get_u16(payload + 6) != 0 ||
+    const bool sample = (flags & FLAG_SAMPLE) != 0;
+    if (runs == 0 || (flags & ~(uint32_t)FLAGS_KNOWN) != 0 || (!sample && edgeq_get_u16(payload + 6) != 0) ||
         (!capture && (capture_layer | offset | bytes) != 0) || ((flags & FLAG_CHECK_INPUTS) == 0 && crc != 0)) {
         return STATUS_BAD_REQUEST;
+    }
+    const uint8_t refused = sample ? edgeq_i2c_check(agent, payload[6]) : STATUS_OK;
+    if (refused != STATUS_OK) {
+        return refused;
     }
     agent->run.value = edgeq_max_runs(agent);
     if (runs > agent->run.value) {
@@ -154,13 +159,18 @@ void edgeq_run(edgeq_agent_t *agent, const uint8_t *payload, uint32_t length) {
         agent->run.model_status = run_all(agent, edgeq_get_u16(payload));
         agent->profiled = (agent->run.flags & FLAG_PROFILE) != 0 && agent->run.model_status == 0;
         agent->run.status = agent->run.model_status == 0 ? STATUS_OK : STATUS_MODEL_FAILED;
+        if ((agent->run.flags & FLAG_SAMPLE) != 0 && agent->run.status == STATUS_OK) {
+            agent->run.value = edgeq_port_i2c(payload[6], payload + 7, 1, agent->run.sample, sizeof agent->run.sample);
+            agent->run.status = agent->run.value == EDGEQ_I2C_OK ? STATUS_OK : STATUS_I2C_FAILED;
+        }
     }
     edgeq_run_reply(agent);
 }
 
 void edgeq_run_reply(edgeq_agent_t *agent) {
     const uint8_t status = agent->run.status;
-    if (status == STATUS_BAD_REQUEST) {
+    const bool sample = (agent->run.flags & FLAG_SAMPLE) != 0 && status == STATUS_OK;
+    if (status == STATUS_BAD_REQUEST || status == STATUS_NOT_SUPPORTED) {
         edgeq_reply_status(agent, status);
         return;
     }
@@ -168,12 +178,15 @@ void edgeq_run_reply(edgeq_agent_t *agent) {
         edgeq_reply_value(agent, status, agent->run.value);
         return;
     }
-    edgeq_reply_begin(agent, status, 8u + 8u * agent->run.done);
+    edgeq_reply_begin(agent, status, 8u + 8u * agent->run.done + (sample ? 2u : 0u));
     edgeq_reply_u16(agent, agent->run.done);
     edgeq_reply_u16(agent, agent->run.flags);
     edgeq_reply_u32(agent, (uint32_t)agent->run.model_status);
     for (uint32_t i = 0; i < agent->run.done; ++i) {
         edgeq_reply_u64(agent, agent->run.ticks[i]);
+    }
+    if (sample) {
+        edgeq_reply_bytes(agent, agent->run.sample, sizeof agent->run.sample);
     }
     edgeq_reply_end(agent);
 }

@@ -223,7 +223,12 @@ def test_reset_of_the_board_is_noticed(link: Link):
         (al.READ, struct.pack("<BBHII", 3, 0, 0, 0, 1), al.BAD_RANGE, 0),
         (al.READ, struct.pack("<BBHII", 4, 0, 0, 0, 1), al.BAD_REQUEST, None),
         (al.RUN, run_request(0, 0), al.BAD_REQUEST, None),
-        (al.RUN, run_request(1, 16), al.BAD_REQUEST, None),
+        (al.RUN, run_request(1, 32), al.BAD_REQUEST, None),
+        (al.RUN, run_request(1, 16), al.NOT_SUPPORTED, None),
+        (0x09, b"\x40\x02\x01", al.NOT_SUPPORTED, None),
+        (0x09, b"\x40\x00", al.BAD_REQUEST, None),
+        (0x09, b"\x40\x21", al.BAD_REQUEST, None),
+        (0x09, b"\x40\x01" + bytes(33), al.BAD_REQUEST, None),
         (al.RUN, run_request(1, 0, layer=1), al.BAD_REQUEST, None),
         (al.RUN, run_request(33, 0), al.TOO_MANY_RUNS, 32),
         (al.RUN, run_request(1, al.CAPTURE, layer=LAYERS), al.BAD_INDEX, LAYERS),
@@ -237,7 +242,7 @@ def test_reset_of_the_board_is_noticed(link: Link):
         (al.MEMORY, b"\0", al.BAD_REQUEST, None),
         (al.RESET, b"\2", al.BAD_REQUEST, None),
         (al.FAULT, b"", al.BAD_REQUEST, None),
-        (0x09, b"", al.UNKNOWN, None),
+        (0x0A, b"", al.UNKNOWN, None),
     ],
 )
 def test_unfit_requests_are_refused_with_a_reason(

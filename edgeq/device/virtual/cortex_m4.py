@@ -1,8 +1,9 @@
-"""A Cortex-M4F board in Unicorn: flash, RAM, a UART, a counter of executed instructions, reset and faults.
+"""A Cortex-M4F board in Unicorn: flash, RAM, a UART, a counter of executed instructions, I2C, reset and faults.
 
     flash  0x00000000  1 MiB      UART   0x40000000  +0 DATA, +4 STATUS (bit 0: a byte waits)
     RAM    0x20000000  256 KiB    TIMER  0x40001000  +0 COUNT low (latches high), +4 high, +8 CONTROL (1 start, 0 stop)
     SCB    0xE000E000             POWER  0x40002000  +0 write 1: reset
+                                  TWI    0x40003000  I2C master (twi.py)
 
 COUNT is exact: all instructions executed after the store that started it and before the load that reads it, those
 whose condition fails included. Unicorn reports whole blocks of code, so each access to the timer first interrupts the
@@ -12,15 +13,17 @@ emulation at its instruction, where the part of the block not executed is taken 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import unicorn
 from unicorn import arm_const as arm
 
+from edgeq.device.virtual.twi import I2cDevice, Twi
+
 FLASH_START, FLASH_BYTES = 0x00000000, 1 << 20
 RAM_START, RAM_BYTES = 0x20000000, 256 << 10
-_UART, _TIMER, _POWER, _SYSTEM = 0x40000000, 0x40001000, 0x40002000, 0xE000E000
+_UART, _TIMER, _POWER, _TWI, _SYSTEM = 0x40000000, 0x40001000, 0x40002000, 0x40003000, 0xE000E000
 _PAGE_BYTES = 0x1000
 _COUNT_LOW, _COUNT_HIGH, _CONTROL = 0, 4, 8
 _VTOR, _AIRCR, _CFSR, _BFAR = 0xD08, 0xD0C, 0xD28, 0xD38
@@ -54,9 +57,14 @@ class Locked(RuntimeError):
 
 
 class CortexM4:
-    """The board with `segments` (address, bytes) in its flash; `run()` never returns by itself."""
+    """The board with `segments` (address, bytes) in its flash; `run()` never returns by itself.
 
-    def __init__(self, segments: list[tuple[int, bytes]], line: Line) -> None:
+    i2c: devices on its bus by address.
+    """
+
+    def __init__(
+        self, segments: list[tuple[int, bytes]], line: Line, i2c: Mapping[int, I2cDevice] | None = None
+    ) -> None:
         self._line = line
         self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
         uc.ctl_set_cpu_model(arm.UC_CPU_ARM_CORTEX_M4)
@@ -71,6 +79,8 @@ class CortexM4:
         self._device(_TIMER, self._read_timer, self._write_timer)
         self._device(_POWER, lambda _offset: 0, self._write_power)
         self._device(_SYSTEM, self._read_system, self._write_system)
+        twi = Twi(i2c or {})
+        self._device(_TWI, twi.read_register, twi.write_register)
         uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._on_invalid_access)
         self._invalid_address = 0
         self._reset_wanted = False

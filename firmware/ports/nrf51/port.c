@@ -1,7 +1,8 @@
 /*
- * BBC micro:bit (nRF51822, Cortex-M0) as QEMU has it: UART to the interface chip, TIMER0 at 16 MHz.
- * Run with `-icount shift=6`: an instruction takes 64 ns, which is 1.024 ticks.
+ * BBC micro:bit (nRF51822, Cortex-M0) as QEMU has it: UART to the interface chip, TIMER0 at 16 MHz, I2C to the board's
+ * own sensors. Run with `-icount shift=6`: an instruction takes 64 ns, which is 1.024 ticks.
  */
+#include "twi.h"
 #include "uart.h"
 
 #define TIMER0          0x40008000u
@@ -15,12 +16,19 @@
 #define BITMODE_32      3u
 #define TRANSMIT_PIN    24u
 #define RECEIVE_PIN     25u
+#define CLOCK_PIN       0u
+#define DATA_PIN        30u
 
 static uint32_t last_value;
 static uint64_t counted;
 
 void edgeq_port_start(void) {
     uart_start(TRANSMIT_PIN, RECEIVE_PIN, 115200u);
+    twi_start(CLOCK_PIN, DATA_PIN);
+}
+
+uint32_t edgeq_port_i2c(uint8_t address, const uint8_t *out, uint32_t out_bytes, uint8_t *in, uint32_t in_bytes) {
+    return twi_transfer(address, out, out_bytes, in, in_bytes);
 }
 
 int32_t edgeq_port_read(void) {
@@ -57,6 +65,7 @@ void edgeq_port_info(edgeq_port_info_t *info) {
     info->timer_kind = EDGEQ_TIMER_INSTRUCTIONS;
     info->timer_resolution = 1;
     info->progress_ticks = 4000000u;
+    info->capabilities = EDGEQ_CAN_I2C;
     edgeq_cortex_m_info(info);
 }
 

@@ -1,5 +1,6 @@
-/* EdgeQ's own virtual board (Unicorn): a UART, a counter of executed instructions, a reset. */
+/* EdgeQ's own virtual board (Unicorn): a UART, a counter of executed instructions, a reset, an I2C bus. */
 #include "cortex_m.h"
+#include "twi.h"
 
 #define UART_DATA     EDGEQ_REGISTER(0x40000000u)
 #define UART_STATUS   EDGEQ_REGISTER(0x40000004u) /* bit 0: a byte waits */
@@ -9,6 +10,11 @@
 #define POWER         EDGEQ_REGISTER(0x40002000u) /* 1: reset */
 
 void edgeq_port_start(void) {
+    TWI_ENABLE = TWI_ENABLED;
+}
+
+uint32_t edgeq_port_i2c(uint8_t address, const uint8_t *out, uint32_t out_bytes, uint8_t *in, uint32_t in_bytes) {
+    return twi_transfer(address, out, out_bytes, in, in_bytes);
 }
 
 int32_t edgeq_port_read(void) {
@@ -38,6 +44,7 @@ void edgeq_port_info(edgeq_port_info_t *info) {
     info->timer_kind = EDGEQ_TIMER_INSTRUCTIONS;
     info->timer_resolution = 1;
     info->progress_ticks = 20000000u;
+    info->capabilities = EDGEQ_CAN_I2C;
     edgeq_cortex_m_info(info);
 }
 
