@@ -10,7 +10,7 @@ TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qe
 APT    := gcc libc6-dev clang gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm \
           gcc-riscv64-unknown-elf qemu-system-misc openssh-server
 
-.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-memory bench-quant bench-coral ports system clean
+.PHONY: demo test test-slow test-arm64 lint bench bench-mcu bench-memory bench-quant bench-coral bench-latency ports system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edgeq demo
@@ -47,6 +47,10 @@ bench-quant: $(VENV)/.dev
 
 bench-coral: $(VENV)/.dev
 	$(BIN)/python benchmarks/coral.py $(or $(MAPPING),../shared/coral/edgetpu_mapping.json)
+
+# Estimates beside published latencies; renews benchmarks/latency.md.
+bench-latency: $(VENV)/.dev
+	$(BIN)/python benchmarks/latency.py $(or $(ROWS),../shared/boards/published_latency.json) --write
 
 # Builds the firmware of every board and lists its sizes.
 ports: $(VENV)/.dev system

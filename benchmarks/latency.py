@@ -1,8 +1,9 @@
-"""The constants of `edgeq/checks/speed.py` from published latencies: `python benchmarks/latency.py FILE.json`.
+"""The constants of `edgeq/checks/speed.py` from published latencies: `latency.py FILE.json [--write]`.
 
 FILE holds rows {suite, submitter, system, model, ms}. Prints one JSON document: the constants, and for each the median
 relative error on held-out rows (one board left out for microcontrollers, one model left out elsewhere); the estimates
 of EdgeQ's own code for the MLPerf Tiny models, if they lie beside FILE, with their ratio to rows of comparable stacks.
+With --write, benchmarks/latency.md is renewed too.
 """
 
 from __future__ import annotations
@@ -162,8 +163,42 @@ def edgeq_estimates(models: Path, rows: Sequence[tuple[str, str, str, str, float
     return result
 
 
+def as_text(document: dict[str, Any]) -> str:
+    """benchmarks/latency.md."""
+    lines = [
+        "# Estimated latency beside published rows",
+        "",
+        "Made by `make bench-latency`. No row is of EdgeQ's own code: the estimates multiply the plan's instructions",
+        "by the cycles that a core takes for one, fitted on rows of comparable stacks. A ratio below 1 says that EdgeQ",
+        "is estimated to be faster than that stack's published time. Rows beside nucleo-h743zi are of an STM32H7A3, those",
+        "beside stm32f4-discovery of a CY8CPROTO-4343W: equal cores, scaled to the board's clock.",
+        "",
+        "## What the fit is worth: median relative error on held-out rows",
+        "| basis | held out | rows | error |",
+        "|---|---|---|---|",
+    ]
+    cores = document["error"].items()
+    lines += [f"| {core} | one board | {document['held_out'][core]} | {error:.1%} |" for core, error in cores]
+    for kind in ("edge_tpu", "litert"):
+        lines += [
+            f"| {name} | one model | {one['rows']} | {one['error']:.1%} |" for name, one in document[kind].items()
+        ]
+    lines += [
+        "",
+        "## EdgeQ, balanced, against published int8 rows",
+        "| board | model | estimate, ms | ratio to |",
+        "|---|---|---|---|",
+    ]
+    for board, models in document.get("edgeq", {}).items():
+        for model, one in models.items():
+            ratios = ", ".join(f"{stack}: {ratio:.2f}" for stack, ratio in sorted(one["ratio_to_published"].items()))
+            lines.append(f"| {board} | {model} | {one['ms']:.2f} | {ratios or 'no published row'} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) != 1:
+    write = arguments[1:] == ["--write"]
+    if len(arguments) != 1 + write:
         sys.stderr.write(f"{__doc__}\n")
         return 2
     path = Path(arguments[0])
@@ -178,6 +213,7 @@ def main(arguments: Sequence[str]) -> int:
         "rows": len(mcu),
         "cycles_per_instruction": {core: round(anchor * factor, 3) for core, factor in factors.items()},
         "error": {core: round(median(values), 3) for core, values in errors.items()},
+        "held_out": {core: len(values) for core, values in errors.items()},
         "error_all": round(median([e for values in errors.values() for e in values]), 3),
         "edge_tpu": {},
         "litert": {},
@@ -200,6 +236,8 @@ def main(arguments: Sequence[str]) -> int:
     if models.is_dir():
         document["edgeq"] = edgeq_estimates(models, mcu)
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    if write:
+        (Path(__file__).parent / "latency.md").write_text(as_text(document))
     return 0
 
 

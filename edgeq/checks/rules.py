@@ -211,23 +211,6 @@ def float_island(model: Model) -> Iterator[Found]:
             yield Found(f"{tensor.type.name} {_shape(tensor.shape)}", operator, tensor.name)
 
 
-@rule("float-without-fpu", "warning", "generated-c", remedy="Quantize the model, or take a board with an FPU.")
-def float_without_fpu(model: Model) -> Iterator[Found]:
-    """The board's core has no floating-point unit; each float operation is a library call of some 50 instructions."""
-    features = set(model.board.core.features)
-    if features & {"fpu-sp", "fpu-dp"} or model.board.core.architecture == "host":
-        return
-    graph = model.graph
-    heavy = [
-        op
-        for op in graph.operators
-        if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV")
-        and graph.tensors[op.outputs[0]].type in FLOATS
-    ]
-    if heavy:
-        yield Found(f"{len(heavy)} float operators with multiplications", heavy[0])
-
-
 @rule("redundant-requantize", "note", remedy="Remove the pair; the scales are equal.", fixable=True)
 def redundant_requantize(model: Model) -> Iterator[Found]:
     """A QUANTIZE changes neither type nor scale nor zero point, so it copies for nothing."""

@@ -62,6 +62,9 @@ EDGE_TPU = {
 """Bus -> the model of the Edge TPU behind it."""
 
 
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST")
+
+
 def of_plan(plan: Plan, board: Board) -> Quantity:
     """Latency of the generated C on a microcontroller."""
     if board.core.clock_hz is None:
@@ -72,6 +75,8 @@ def of_plan(plan: Plan, board: Board) -> Quantity:
     slow = [region.name for region in board.regions("flash")[:1] if region.speed == "slow"]
     if slow:
         return Unknown(f"no basis for code and constants in {slow[0]}, behind a serial bus")
+    if any(step.kernel.endswith("_f32") and step.name not in _CONVERSIONS for step in plan.steps):
+        return Unknown("the published rows of comparable stacks are int8, and the model computes in float32")
     instructions = sum(step.cost for step in plan.steps)
     microseconds = instructions * rate.value / board.core.clock_hz * 1e6
     basis = (

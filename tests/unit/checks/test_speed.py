@@ -67,3 +67,9 @@ def test_an_estimate_names_basis_and_error(shared):
     assert isinstance(latency, Estimated)
     assert "cycles each" in latency.basis
     assert latency.error
+
+
+def test_float_kernels_have_no_published_rows(shared):
+    board = load_board("nucleo-l4r5zi")
+    assert isinstance(check(read(shared / "models" / "ic_resnet8_float.tflite"), board).latency, Unknown)
+    assert isinstance(check(read(shared / "models" / "ic_resnet8_int8.tflite"), board).latency, Estimated)
