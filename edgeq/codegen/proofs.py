@@ -193,6 +193,11 @@ def _search_form(exact: Requantization, up: Ints, shift: int, *, every: bool = F
         return np.asarray(found)
 
     def settle(left: Ints) -> Ints:
+        """The channels of these for which nothing is found; where not every one is asked for, some are tried first."""
+        first = left[:0] if every or len(left) <= _SAMPLE else _some(left)
+        if len(first) and len(failed := settle(first)):
+            return failed
+        left = np.setdiff1d(left, first, assume_unique=True)
         for group in _SEARCH[:-1]:
             left = left[~search(left, group)]
         if every:
@@ -305,13 +310,18 @@ def _two_signs(exact: Requantization) -> NDArray[np.bool_]:
 def partial_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...]) -> tuple[ShortForm, NDArray[np.bool_]]:
     """The short form that is proven for most channels, of those with one of these shifts; and for which it is.
 
-    A further shift is tried only if it is proven for one of some channels.
+    A shift is tried only if it is proven for one of some channels.
     """
     possible = np.flatnonzero(~_two_signs(exact))
-    best: tuple[ShortForm, NDArray[np.bool_]] | None = None
     some = _some(possible)
-    for shift in shifts if len(possible) else shifts[:1]:
-        if best is not None and len(_search_form(exact.rows(some), up[some], shift, every=True)[1]) == len(some):
+
+    def hopeless(shift: int) -> bool:
+        return len(_search_form(exact.rows(some), up[some], shift, every=True)[1]) == len(some)
+
+    nothing = (np.zeros(len(up), np.int64) for _ in range(3))
+    best = ShortForm(shifts[0], up, *nothing), np.zeros(len(up), bool)
+    for shift in shifts:
+        if hopeless(shift):
             continue
         part, failed = _search_form(exact.rows(possible), up[possible], shift, every=True)
         form = ShortForm(shift, up, *(np.zeros(len(up), np.int64) for _ in range(3)))
@@ -319,9 +329,8 @@ def partial_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...])
             getattr(form, name)[possible] = getattr(part, name)
         proven = np.zeros(len(up), bool)
         proven[np.delete(possible, failed)] = True
-        if best is None or proven.sum() > best[1].sum():
+        if proven.sum() > best[1].sum():
             best = form, proven
-    assert best is not None
     return best
 
 
