@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeq.demonstration.run import DemoReport
     from edgeq.device import FlashReport
     from edgeq.device.ssh import HostReport
+    from edgeq.graph import Graph
     from edgeq.quantization import ConversionReport, SearchGoal
 
 Optimize = Literal["speed", "balanced", "ram", "flash"]
@@ -92,7 +93,8 @@ def check(
     """Check a `.tflite` file against boards: operators, types, memory, speed. One report a board; the model is not run.
 
     For a board with an Ethos-U, Vela is called where it is installed; with an Edge TPU, edgetpu_compiler.
-    `budget` (`flash=256k,ram=64k,latency=20ms`) makes an error of whatever exceeds it.
+    `budget` (`flash=256k,ram=64k,latency=20ms`) makes an error of whatever exceeds it. Operators are named by their
+    Keras layers, where the map that `convert` wrote lies beside the model.
     """
     from edgeq import checks
     from edgeq.boards import load_board
@@ -103,7 +105,7 @@ def check(
 
     limits = checks.parse_budget(budget) if budget else {}
     graph = read(Path(model))
-    plans = checks.Plans(graph)
+    plans, layers = checks.Plans(graph), _layers(Path(model), graph)
     reports = []
     for done, board in enumerate(boards):
         progress("checking", done, len(boards))
@@ -112,8 +114,18 @@ def check(
         vela = run_vela(Path(model), npu) if isinstance(npu, EthosU) else None
         compiled = run_edgetpu(Path(model), tpu) if isinstance(tpu, EdgeTpu) else None
         report = checks.check(graph, profile, name=Path(model).stem, plans=plans, vela=vela, edge_tpu=compiled)
-        reports.append(checks.apply_budget(report, limits))
+        reports.append(checks.apply_budget(report.with_layers(layers), limits))
     return reports
+
+
+def _layers(model: Path, graph: Graph) -> dict[int, str]:
+    """Operator -> Keras layer, by the map beside a `.tflite`; none where there is no map of these very bytes."""
+    if not any(model.parent.glob("*.quant.json")):
+        return {}
+    from edgeq.quantization.layer_map import read_beside
+
+    told = read_beside(model, graph.digest)
+    return {} if told is None else {op.index: op.layers[0] for op in told.operators if op.layers}
 
 
 def fix(model: Path | str, out: Path | str, *, approximate: bool = False) -> list[Fixed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -18,7 +18,8 @@ class Finding:
 
     rule: the rule's stable id. severity: an `error` makes the verdict no. sentence: the rule's docstring. found: the
     value that broke the rule. operator: its index in the file, with its name; None for the model. tensor: by name.
-    remedy: what to change; fixable: `edgeq check --fix` can.
+    remedy: what to change; fixable: `edgeq check --fix` can. layer: the Keras layer that the operator computes, where a
+    map tells it.
     """
 
     rule: str
@@ -30,6 +31,7 @@ class Finding:
     tensor: str | None = None
     remedy: str | None = None
     fixable: bool = False
+    layer: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -42,6 +44,7 @@ class Finding:
             "tensor": self.tensor,
             "remedy": self.remedy,
             "fixable": self.fixable,
+            "layer": self.layer,
         }
 
 
@@ -49,7 +52,8 @@ class Finding:
 class Placement:
     """Where an operator runs: `executor` is a board's executor kind, or `cpu` beside an accelerator, or `none`.
 
-    status: one sentence or phrase of the executor's own (a kernel's name, the Edge TPU compiler's status).
+    status: one sentence or phrase of the executor's own (a kernel's name, the Edge TPU compiler's status). layer: as in
+    Finding.
     """
 
     operator: int
@@ -60,6 +64,7 @@ class Placement:
     executor: str
     status: str
     macs: int = 0
+    layer: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -71,6 +76,7 @@ class Placement:
             "executor": self.executor,
             "status": self.status,
             "macs": self.macs,
+            "layer": self.layer,
         }
 
 
@@ -117,6 +123,12 @@ class CheckReport:
     def use(self, kind: Literal["flash", "ram"]) -> Use | None:
         """The use of a memory, or None where it is not known."""
         return next((use for use in self.memory if use.kind == kind), None)
+
+    def with_layers(self, layers: Mapping[int, str]) -> CheckReport:
+        """The report with the names of Keras layers; `layers` has them by operator."""
+        findings = (f if f.operator is None else replace(f, layer=layers.get(f.operator)) for f in self.findings)
+        placements = (replace(p, layer=layers.get(p.operator)) for p in self.placements)
+        return replace(self, findings=tuple(findings), placements=tuple(placements))
 
     def to_json(self) -> dict[str, object]:
         return {

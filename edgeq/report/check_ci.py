@@ -44,6 +44,7 @@ def _result(report: CheckReport, finding: Finding, model: str, rules: list[str])
         text += f" {finding.remedy}"
     location: dict[str, object] = {"physicalLocation": {"artifactLocation": {"uri": model.replace("\\", "/")}}}
     place = f"operator {finding.operator} {finding.name}" if finding.operator is not None else finding.tensor
+    place = f"{place} (layer {finding.layer})" if finding.layer else place
     if place:
         location["logicalLocations"] = [{"fullyQualifiedName": place, "kind": "element"}]
     return {

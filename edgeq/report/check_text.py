@@ -98,6 +98,7 @@ def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 def _place(finding: Finding) -> str:
     operator = "" if finding.operator is None else f"operator {finding.operator} {finding.name}"
+    operator += f" (layer {finding.layer})" if finding.layer else ""
     tensor = f"tensor {finding.tensor}" if finding.tensor and not operator else ""
     place = operator or tensor
     return f"{place}: {finding.found}" if place else finding.found
@@ -117,12 +118,14 @@ def _render_finding(console: Console, group: Sequence[Finding], all_: bool) -> N
 
 def _render_placements(console: Console, report: CheckReport) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("operator", "name", "output", "type", "runs on", "how", "MACs"):
+    named = any(placement.layer for placement in report.placements)
+    for column in ("operator", "name", *(["layer"] if named else []), "output", "type", "runs on", "how", "MACs"):
         table.add_column(column, justify="right" if column in ("operator", "MACs") else "left")
     for placement in report.placements:
         table.add_row(
             str(placement.operator),
             placement.name,
+            *([escape(placement.layer or "")] if named else []),
             "x".join(map(str, placement.shape)),
             placement.type,
             placement.executor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from edgeq.graph import read, read_bytes, verify, write_bytes
 from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
 from edgeq.interpreter import Interpreter
 from edgeq.measure import Estimated, Unknown
+from edgeq.quantization.layer_map import LayerMap, MappedOperator
 from edgeq.report import check_ci
 
 MODELS = ("kws_ref_int8", "vww_96_int8", "ic_resnet8_int8", "ad01_int8")
@@ -205,3 +207,18 @@ def test_check_imports_no_tensorflow(shared):
         "assert not {'tensorflow', 'keras', 'ai_edge_litert'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_operators_are_named_by_the_layers_of_the_map_beside_the_model(shared, tmp_path, stale):
+    """The map of other bytes is not used."""
+    model = tmp_path / "kws.tflite"
+    shutil.copy(shared / "models" / "kws_ref_int8.tflite", model)
+    stem = MappedOperator(index=0, name="CONV_2D", layers=("stem",), scheme="int8")
+    digest = "0" * 64 if stale else read(model).digest
+    told = LayerMap(model_sha256=digest, scheme="int8", granularity="channel", layers=(), operators=(stem,), tensors=())
+    (tmp_path / "kws.quant.json").write_bytes(told.to_bytes())
+    (report,) = api.check(model, ["nucleo-l4r5zi"])
+    assert [placement.layer for placement in report.placements[:2]] == [None if stale else "stem", None]
+    shown = CliRunner().invoke(app, ["check", str(model), "--board", "nucleo-l4r5zi", "--all"]).output
+    assert ("stem" in shown) != stale
