@@ -115,7 +115,7 @@ def bench(
             layers = _named(layers, bundle_dir, manifest.model_sha256)
         golden = None if bundle_dir is None or manifest is None else _golden(session, bundle_dir, manifest)
         got = _run_all(session, samples, progress)
-        expected = [host.session.infer(sample) for sample in samples.inputs] if host.session is not None else None
+        expected = _run_all(host.session, samples, silent) if host.session is not None else None
         comparison = None if expected is None else _compare(got, expected, _REFERENCE)
         if comparison is not None and comparison.first is not None and host.session is not None:
             sample = samples.inputs[comparison.first.sample]
@@ -300,10 +300,10 @@ def _write(session: Session, sample: Sequence[bytes]) -> None:
 
 
 def _run_all(session: Session, samples: Samples, progress: Progress) -> list[Outputs]:
-    """Each sample once, from the model's initial state."""
-    session.reset_model()
+    """Each sample once, from the model's initial state, as `convert` measures accuracy."""
     results = []
     for done, sample in enumerate(samples.inputs):
+        session.reset_model()
         results.append(session.infer(sample))
         progress("samples", done + 1, len(samples))
     return results

@@ -17,10 +17,13 @@ import pytest
 from tiny_bundle import COMMAND_BYTES, DIGEST, INPUT_BYTES, LAYERS, SOURCE, write_tiny_bundle
 
 from edgeq.benchmark import bench
+from edgeq.benchmark.run import _run_all
+from edgeq.benchmark.samples import Samples
 from edgeq.boards import load_board
 from edgeq.device import connect, flash
 from edgeq.device.virtual import power_on
 from edgeq.errors import DeviceError, InputError, UsageError
+from edgeq.progress import silent
 from edgeq.report.device_text import render_bench, render_flash
 
 COUNT = 3
@@ -75,6 +78,16 @@ def test_flash_then_bench(bundle: Path, board_id: str) -> None:
         assert "not a latency" in report.ticks.basis
         assert sum(layer.cost.value for layer in report.layers) <= report.ticks.median.value * 1.2  # type: ignore[union-attr]
         assert 0 < document["memory"]["stack_used_by_run"]["value"] < document["memory"]["stack_reserved"]["value"]
+
+
+def test_each_sample_starts_from_the_initial_state(bundle: Path) -> None:
+    """The tiny model's first byte counts its runs since the reset."""
+    board = load_board("host")
+    flash(bundle, board)
+    samples = Samples(((bytes(INPUT_BYTES), bytes(COMMAND_BYTES)),) * 3, None, "three times the same")
+    with connect(board) as session:
+        session.infer(samples.inputs[0])
+        assert [outputs[0][0] for outputs in _run_all(session, samples, silent)] == [1, 1, 1]
 
 
 @unicorn
