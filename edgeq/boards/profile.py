@@ -187,6 +187,8 @@ class Firmware(_Table):
 
     port: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Directory under `firmware/ports`."""
+    serial: Literal["uart", "usb"] = "uart"
+    """The line to the agent, where the port has both; `usb` takes the first of `[link] usb_ids`."""
     gcc_prefix: str = "arm-none-eabi-"
     """Prefix of the cross compiler; empty for the host's own."""
     gcc_flags: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeq.boards.profile import Board
 from edgeq.errors import BoardError
@@ -32,11 +33,13 @@ AGENTS = {
 
 
 def load_port(board: Board, agent: str = "edgeq") -> Port:
-    """The port that the board's profile names, with one of AGENTS. BoardError `port-unknown`.
+    """The port that the board's profile names, with one of AGENTS. BoardError `port-unknown`,
+    `serial-unknown`, `usb-id-missing`.
 
     `port.toml` in the port's directory lists `sources`, `include`, and, without an operating system, `linker_scripts`;
     paths are relative to it. `options` are further options of the compiler, `link_options` of the linker;
-    `boot2_checksum`: the section .boot2 ends in a checksum of it, as RP2040's ROM wants.
+    `boot2_checksum`: the section .boot2 ends in a checksum of it, as RP2040's ROM wants. The table `serial` has the
+    sources of each line that the port can speak through; without it there is one.
     """
     assert board.firmware is not None
     firmware = data_directory("firmware")
@@ -55,7 +58,7 @@ def load_port(board: Board, agent: str = "edgeq") -> Port:
     return Port(
         sources=(
             *(firmware / "agent" / name for name in AGENTS[agent]),
-            *((directory / name).resolve() for name in table["sources"]),
+            *((directory / name).resolve() for name in (*table["sources"], *_serial(board, table))),
         ),
         include=(firmware / "agent", *((directory / name).resolve() for name in table["include"])),
         linker_script=_linker_script(board, [directory / name for name in scripts]) if scripts else None,
@@ -66,12 +69,36 @@ def load_port(board: Board, agent: str = "edgeq") -> Port:
     )
 
 
+def _serial(board: Board, table: dict[str, Any]) -> tuple[str, ...]:
+    """Sources of the line that the profile chooses."""
+    assert board.firmware is not None
+    lines, serial = table.get("serial", {"uart": ()}), board.firmware.serial
+    if serial not in lines:
+        raise BoardError(
+            "serial-unknown",
+            f"The port {board.firmware.port!r} does not speak over {serial}.",
+            where=board.id,
+            try_=f"Set [firmware] serial to one of {', '.join(sorted(lines))}.",
+        )
+    if serial == "usb" and not board.link.usb_ids:
+        raise BoardError(
+            "usb-id-missing",
+            f"The profile of {board.id} does not say as which USB device the firmware presents itself.",
+            where=board.id,
+            try_='Set [link] usb_ids, for example ["2341:805a"].',
+        )
+    return tuple(lines[serial])
+
+
 def _defines(board: Board) -> tuple[str, ...]:
     defines = [f"-DEDGEQ_MAX_PAYLOAD_BYTES={board.payload_bytes}u"]
     if board.core.clock_hz is not None:
         defines.append(f"-DEDGEQ_CORE_HZ={board.core.clock_hz}u")
     if board.link.baud is not None:
         defines.append(f"-DEDGEQ_BAUD={board.link.baud}u")
+    if board.firmware is not None and board.firmware.serial == "usb":
+        vendor, product = board.link.usb_ids[0].split(":")
+        defines += [f"-DEDGEQ_USB_VENDOR=0x{vendor}u", f"-DEDGEQ_USB_PRODUCT=0x{product}u"]
     return tuple(defines)
 
 

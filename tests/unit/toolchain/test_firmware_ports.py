@@ -10,10 +10,11 @@ from tiny_bundle import write_tiny_bundle
 
 from edgeq.boards import list_boards, load_board
 from edgeq.boards.profile import Board
-from edgeq.errors import ToolError
+from edgeq.errors import BoardError, ToolError
 from edgeq.files import data_directory
 from edgeq.toolchain import Image, build
 from edgeq.toolchain.image import BOOT2_BYTES, crc32_mpeg2
+from edgeq.toolchain.port import load_port
 
 BOARDS = [board for board in list_boards() if board.firmware is not None]
 
@@ -57,6 +58,33 @@ def test_the_port_compiles_and_fits_its_memory(bundle: Path, board: Board, tmp_p
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.id)
 def test_the_port_compiles_with_each_compiler(bundle: Path, board: Board, compiler: str, tmp_path: Path):
     built(bundle, board, tmp_path / "out", compiler)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_nrf52_speaks_over_uart_or_usb(bundle: Path, tmp_path: Path, compiler: str):
+    board = load_board("arduino-nano-33-ble-sense")
+    assert board.firmware is not None
+    uart = board.model_copy(update={"firmware": board.firmware.model_copy(update={"serial": "uart"})})
+    names = {}
+    for name, chosen in (("usb", board), ("uart", uart)):
+        image = built(bundle, chosen, tmp_path / name, compiler)
+        with image.elf.open("rb") as stream:
+            table = ELFFile(stream).get_section_by_name(".symtab")
+            names[name] = {symbol.name for symbol in table.iter_symbols()}
+    assert "edgeq_cdc_setup" in names["usb"]
+    assert "edgeq_cdc_setup" not in names["uart"]
+
+
+def test_a_line_that_the_port_does_not_have():
+    board = load_board("raspberry-pi-pico")
+    assert board.firmware is not None
+    with pytest.raises(BoardError) as caught:
+        load_port(board.model_copy(update={"firmware": board.firmware.model_copy(update={"serial": "usb"})}))
+    assert caught.value.code == "serial-unknown"
+    board = load_board("arduino-nano-33-ble-sense")
+    with pytest.raises(BoardError) as caught:
+        load_port(board.model_copy(update={"link": board.link.model_copy(update={"usb_ids": ()})}))
+    assert caught.value.code == "usb-id-missing"
 
 
 def test_every_port_belongs_to_a_board():
