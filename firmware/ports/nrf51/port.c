@@ -13,7 +13,9 @@
 #define TIMER_BITMODE   EDGEQ_REGISTER(TIMER0 + 0x508u)
 #define TIMER_PRESCALER EDGEQ_REGISTER(TIMER0 + 0x510u)
 #define TIMER_CC        EDGEQ_REGISTER(TIMER0 + 0x540u)
+#define TIMER_COMPARE   EDGEQ_REGISTER(TIMER0 + 0x140u)
 #define BITMODE_32      3u
+#define WAKING_TICKS    16000u
 #define TRANSMIT_PIN    24u
 #define RECEIVE_PIN     25u
 #define CLOCK_PIN       0u
@@ -25,6 +27,13 @@ static uint64_t counted;
 void edgeq_port_start(void) {
     uart_start(TRANSMIT_PIN, RECEIVE_PIN, 115200u);
     twi_start(CLOCK_PIN, DATA_PIN);
+    /* QEMU asks whether the UART receives only when something wakes it, which a timer does that ends. */
+    TIMER_CC = WAKING_TICKS;
+    edgeq_port_timer_start();
+    while (TIMER_COMPARE == 0) {
+    }
+    edgeq_port_timer_stop();
+    TIMER_COMPARE = 0;
 }
 
 uint32_t edgeq_port_i2c(uint8_t address, const uint8_t *out, uint32_t out_bytes, uint8_t *in, uint32_t in_bytes) {
