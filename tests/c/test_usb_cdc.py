@@ -291,6 +291,17 @@ def test_a_full_ring_holds_the_host_back_and_loses_nothing(host: Host):
     assert rest == sent[PACKET_BYTES:] + packet
 
 
+def test_clearing_a_halt_forgets_the_packet_that_waited(host: Host):
+    host.open_terminal()
+    while host.order("O", OUT, bytes(PACKET_BYTES))[0] == "A":
+        pass
+    host.control_out(TO_ENDPOINT, SET_FEATURE, 0, OUT)
+    host.control_out(TO_ENDPOINT, CLEAR_FEATURE, 0, OUT)
+    assert host.order("r", count=RING_BYTES)[1] == bytes(RING_BYTES)
+    assert host.order("O", OUT, b"on")[0] == "A"
+    assert host.order("r", count=9)[1] == b"on"
+
+
 def test_output_is_dropped_where_nobody_listens(host: Host):
     for prepare in (host.reset, lambda: host.control_out(0, SET_CONFIGURATION, 1)):
         prepare()
