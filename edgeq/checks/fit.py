@@ -19,8 +19,10 @@ from edgeq.measure import Computed, Estimated, Quantity
 AGENT_CODE_BYTES, AGENT_CODE_BYTES_ARMV6M = 6_600, 8_150
 """Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 6,440 to 6,860, the most with an
 I2C bus; for M0+ with what it needs of libgcc."""
+_USB_CODE_BYTES = 3_565
+"""What a serial port over USB adds to that, linked by gcc for Cortex-M4."""
 _PATCHES_RAM_BYTES = 128 * STEP_RAM_BYTES
-"""What the steps of patches may add to that."""
+"""What the steps of patches may add to the agent's RAM."""
 
 
 def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
@@ -29,6 +31,8 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
         arena = Computed(plan.arena_bytes, "bytes", "compile plan")
         return (Use("ram", arena, None, {"arena": arena}),)
     agent = AGENT_CODE_BYTES_ARMV6M if board.core.architecture == "armv6-m" else AGENT_CODE_BYTES
+    if board.firmware is not None and board.firmware.serial == "usb":
+        agent += _USB_CODE_BYTES
     code, source = code_bytes(plan.steps, board.core.name)
     flash: dict[str, Quantity] = {
         "constants": Computed(plan.constants_bytes + _parameters(plan.steps), "bytes", "compile plan"),

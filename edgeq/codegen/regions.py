@@ -18,6 +18,8 @@ from edgeq.codegen.plan import Plan, Region
 
 AGENT_RAM_BYTES = 1_120
 """The agent's variables without its frame buffers."""
+_USB_RAM_BYTES = 2_464
+"""Rings and packets of a serial port over USB, linked by zig; 2,448 by gcc."""
 STEP_RAM_BYTES = 8
 """The agent's tick counter of each step."""
 
@@ -29,7 +31,8 @@ _SPEEDS = ("tightly-coupled", "fast", "slow")
 
 def agent_ram_bytes(board: Board, steps: int) -> int:
     """RAM of the agent beside a model of so many steps, its stack excluded."""
-    return AGENT_RAM_BYTES + board.payload_bytes + STEP_RAM_BYTES * steps
+    line = _USB_RAM_BYTES if board.firmware is not None and board.firmware.serial == "usb" else 0
+    return AGENT_RAM_BYTES + line + board.payload_bytes + STEP_RAM_BYTES * steps
 
 
 def spread(plan: Plan, board: Board) -> Plan:
