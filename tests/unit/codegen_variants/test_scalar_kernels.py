@@ -196,12 +196,12 @@ def requantizations(seed: int, relu: bool, reach: int) -> Requantization:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from([300, 30_000]))
 def test_short_forms_equal_the_exact_function_everywhere(seed: int, relu: bool, reach: int) -> None:
-    """Every accumulator of the interval, not only the points that the proof looks at."""
+    """Every accumulator of the interval, not only the points that the proof looks at; of the channels that have one."""
     exact = requantizations(seed, relu, reach)
     every = np.clip(np.arange(-reach, reach + 1)[None, :], exact.low[:, None], exact.high[:, None])
     for form in (long_form(exact), two_products(exact)):
         if form is not None:
-            np.testing.assert_array_equal(form(every), exact(every))
+            np.testing.assert_array_equal(form(every)[form.proven], exact(every)[form.proven])
 
 
 def test_short_forms_are_found_for_usual_layers() -> None:
