@@ -22,6 +22,19 @@ def commands(document: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "pip "))]
 
 
+def test_the_readmes_figures_are_those_of_the_last_benchmark() -> None:
+    """Each cell `ours / peer` of its table, in the benchmark's row of that figure."""
+    measured = (ROOT / "benchmarks" / "mcu.md").read_text().splitlines()
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|") and " / " in line]
+    assert len(rows) == 4
+    for at, row in enumerate(rows):
+        for figure, cell in zip(("instructions", "flash, bytes", "arena, bytes"), row.split("|")[2:5], strict=True):
+            (line,) = (line for line in measured if line.startswith(f"| Cortex-M4F, balanced: {figure} |"))
+            ours, peer = (number.strip() for number in cell.split("/"))
+            assert f"**{ours}** " in line.split("|")[2 + at], (row, figure)
+            assert f"peer {peer}," in line.split("|")[2 + at], (row, figure)
+
+
 def test_every_link_leads_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
