@@ -11,7 +11,7 @@ All arrays have one row a channel; integers are int64.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,33 +75,53 @@ class Requantization:
         return np.clip(least, self.low[:, None], never)
 
     @cached_property
-    def points(self) -> Ints:
-        """Accumulators that decide whether a monotone function is the exact one: thresholds, those before them, ends.
-
-        A threshold that does not occur is replaced by the end next to it.
-        """
-        ends = np.stack([self.low, self.high], axis=1)
-        steps = np.concatenate([self.thresholds, self.thresholds - 1], axis=1)
-        return np.concatenate([np.clip(steps, ends[:, :1], ends[:, 1:]), ends], axis=1)
+    def at_ends(self) -> Ints:
+        """The exact results at low and high, [channels, 2]."""
+        return self(np.stack([self.low, self.high], axis=1))
 
     @cached_property
-    def expected(self) -> Ints:
-        """The exact results at `points`: the function never rises by more than 1, so at step k from k to k + 1."""
-        at_ends = self(self.points[:, -2:])
-        results = np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)
-        inside = np.clip(np.concatenate([results, results - 1])[None, :], at_ends[:, :1], at_ends[:, 1:])
-        return np.concatenate([inside, at_ends], axis=1)
+    def constant(self) -> NDArray[np.bool_]:
+        """Channels with one result only."""
+        return np.asarray(self.at_ends[:, 0] == self.at_ends[:, 1])
+
+    @property
+    def results(self) -> Ints:
+        """The result from `thresholds[c, k]` on, for each k."""
+        return np.arange(self.minimum + 1, self.maximum + 1, dtype=np.int64)
 
     def agrees(self, short: Callable[[Ints], Ints]) -> NDArray[np.bool_]:
-        """Per channel: whether a monotone function equals the exact one on all of [low, high]."""
-        return np.asarray((short(self.points) == self.expected).all(axis=1))
+        """Per channel: whether a monotone function equals the exact one on all of [low, high].
+
+        It is evaluated at each threshold that occurs, just before it, and at the ends.
+        """
+        low, high, steps = self.low[:, None], self.high[:, None], self.thresholds
+        equal = (short(np.concatenate([low, high], axis=1)) == self.at_ends).all(axis=1)
+        equal &= ((steps > high) | (short(np.minimum(steps, high)) >= self.results)).all(axis=1)
+        return np.asarray(equal & ((steps <= low) | (short(np.maximum(steps - 1, low)) < self.results)).all(axis=1))
+
+    def line(self, multiplier: Ints, bits: Ints, channels: Ints | slice = slice(None)) -> tuple[Ints, Ints]:
+        """[least, most): the integers c for which floor((acc multiplier + c) / 2^bits) has the exact function's steps.
+
+        That is, it reaches each result at its threshold and not before: a proof that it is equal, where at the ends it
+        does not leave [minimum, maximum]. multiplier, bits: one entry for each of `channels`, which may
+        repeat. bits <= 54.
+        """
+        steps, m = self.thresholds[channels], multiplier[:, None]
+        below = (self.results << bits[:, None]) - steps * m
+        least = np.where(steps <= self.high[channels, None], below, -_FAR).max(axis=1)
+        return least, np.where(steps > self.low[channels, None], below + m, _FAR).min(axis=1)
+
+    @cached_property
+    def own_line(self) -> tuple[Ints, Ints]:
+        """`line` for the exact function's own multiplier and rounding, for exponents up to 22."""
+        return self.line(self.multiplier, 31 + np.minimum(self.exponent, 22))
 
     def rows(self, channels: Ints) -> Requantization:
-        """The same function of some of the channels."""
+        """The same function of some of the channels, which may repeat."""
         columns = (self.multiplier, self.exponent, self.low, self.high)
         multiplier, exponent, low, high = (column[channels] for column in columns)
         part = Requantization(multiplier, exponent, self.zero_point, self.minimum, self.maximum, low, high)
-        part.__dict__.update({name: getattr(self, name)[channels] for name in ("thresholds", "points", "expected")})
+        part.__dict__.update({name: getattr(self, name)[channels] for name in ("thresholds", "at_ends")})
         return part
 
 
@@ -163,27 +183,31 @@ def short_form(exact: Requantization, up: Ints, shift: int) -> ShortForm | None:
 
 
 def _search_form(exact: Requantization, up: Ints, shift: int, *, every: bool = False) -> tuple[ShortForm, Ints]:
-    """The form that the search finds, and channels for which it has no proof: the first that are met, or `every` one.
+    """The form that the search finds, and channels for which it has no proof: the first that are met, or `every`."""
+    *constants, failed = _search(exact, up, np.full(len(up), shift, np.int64), every=every)
+    return ShortForm(shift, up, *constants), failed
 
-    Step k wants (T_k + delta) m / 2^32 + addend >= k 2^s > (T_k - 1 + delta) m / 2^32 + addend, with s = shift + up and
-    m the multiplier times 2^up. So the addend is an integer in [a - delta m, b - delta m) / 2^32, where a = max(k
-    2^(s+32) - T_k m) and b = min(k 2^(s+32) - (T_k - 1) m) over all steps: one line per channel, on which delta is
-    searched.
+
+def _search(exact: Requantization, up: Ints, shift: Ints, *, every: bool) -> tuple[Ints, Ints, Ints, Ints]:
+    """delta, multiplier and addend for a shift a channel, and channels without a proof: see `_search_form`.
+
+    With m the multiplier times 2^up, the form is floor((acc m + c) / 2^(32 + shift + up)), c = delta m + addend 2^32.
+    So the addend is an integer in [least - delta m, most - delta m) / 2^32, with the exact function's line for m: one
+    line per channel, on which delta is searched.
     """
-    low, high = exact.low[:, None], exact.high[:, None]
-    constant = exact(low)[:, 0] == exact(high)[:, 0]
-    room = exact.exponent - 1 - shift
-    nearest = exact.multiplier >> np.clip(room, 0, 31)
+    coarse = ~exact.constant & (exact.exponent - 1 < shift)
+    nearest = exact.multiplier >> np.clip(exact.exponent - 1 - shift, 0, 31)
     delta = np.zeros(len(up), np.int64)
-    multiplier = np.where(constant, 0, nearest)
-    addend = np.where(constant, exact(low)[:, 0] << shift + up, 0)
+    multiplier = np.where(exact.constant, 0, nearest)
+    addend = np.where(exact.constant, exact.at_ends[:, 0] << shift + up, 0)
 
     def search(channels: Ints, order: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
         """Settle the channels for which an offset is found, the first in this order; which ones these are."""
         more, reach = np.array(order, np.int64).T[:, :, None]
         m = nearest[channels] + more
-        scaled = m << up[channels]
-        least, most = (part.reshape(m.shape) for part in _line(exact, up, shift, np.tile(channels, len(m)), scaled))
+        scaled, many = m << up[channels], np.tile(channels, len(m))
+        lines = exact.line(scaled.reshape(-1), (32 + shift + up)[many], many)
+        least, most = (part.reshape(m.shape) for part in lines)
         offset = _least_offset(scaled, least, most)
         fits = np.abs(offset) <= reach
         found = fits.any(axis=0)
@@ -199,31 +223,19 @@ def _search_form(exact: Requantization, up: Ints, shift: int, *, every: bool = F
             return failed
         left = np.setdiff1d(left, first, assume_unique=True)
         for group in _SEARCH[:-1]:
-            left = left[~search(left, group)]
+            left = left[~search(left, group)] if len(left) else left
         if every:
-            return left[~search(left, _SEARCH[-1])]
+            return left[~search(left, _SEARCH[-1])] if len(left) else left
         batches = (left[start : start + _BATCH] for start in range(0, len(left), _BATCH))
         return next((failed for batch in batches if len(failed := batch[~search(batch, _SEARCH[-1])])), left[:0])
 
-    coarse = ~constant & (room < 0)
     failed = np.flatnonzero(coarse)
     if every or not len(failed):
-        failed = np.concatenate([failed, settle(np.flatnonzero(~constant & ~coarse))])
-    form = ShortForm(shift, up, delta, multiplier, addend)
+        failed = np.concatenate([failed, settle(np.flatnonzero(~exact.constant & ~coarse))])
     if every or not len(failed):
-        failed = np.union1d(failed, np.flatnonzero(~_proven(exact, form)))
-    return form, failed
-
-
-def _line(exact: Requantization, up: Ints, shift: int, channels: Ints, scaled: Ints) -> tuple[Ints, Ints]:
-    """[a, b) of short_form's line for multipliers times 2^up of `channels`, which may repeat."""
-    steps = exact.thresholds[channels]
-    m = scaled.reshape(-1, 1)
-    wanted = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :]
-    below = (wanted << (shift + 32 + up[channels, None])) - steps * m
-    least = np.where(steps <= exact.high[channels, None], below, -_FAR).max(axis=1)
-    most = np.where(steps > exact.low[channels, None], below + m, _FAR).min(axis=1)
-    return least, most
+        proven = _proven(exact, up, shift, (delta, multiplier, addend))
+        failed = np.union1d(failed, np.flatnonzero(~proven))
+    return delta, multiplier, addend, failed
 
 
 def _least_offset(m: Ints, least: Ints, most: Ints) -> Ints:
@@ -264,32 +276,35 @@ def _least_factor(step: Ints, low: Ints, high: Ints) -> Ints:
     return np.where(solution > _DISTANT, _FAR, solution).reshape(step.shape)
 
 
-def _proven(exact: Requantization, form: ShortForm) -> NDArray[np.bool_]:
+def _proven(exact: Requantization, up: Ints, shift: Ints, constants: tuple[Ints, Ints, Ints]) -> NDArray[np.bool_]:
     """Per channel: equal on the whole interval, and nothing leaves int32 on the way."""
-    live = form.multiplier != 0
-    fits = (np.abs(form.addend) < 2**31) & (form.multiplier < 2**31)
-    for end in (exact.low, exact.high):
-        scaled = np.where(live, (end + form.delta) << form.up, 0)
-        total = (scaled * form.multiplier >> 32) + form.addend
-        fits &= (np.abs(scaled) < 2**31) & (np.abs(total) < 2**31)
-    return np.asarray(fits & exact.agrees(form))
+    delta, multiplier, addend = constants
+    scaled = multiplier << up
+    least, most = exact.line(scaled, 32 + shift + up)
+    constant = delta * scaled + (addend << 32)
+    fits = exact.constant | ((least <= constant) & (constant < most))
+    fits &= (np.abs(addend) < 2**31) & (multiplier < 2**31)
+    for end, result in zip((exact.low, exact.high), exact.at_ends.T, strict=True):
+        raw = np.where(multiplier != 0, (end + delta) << up, 0)
+        total = (raw * multiplier >> 32) + addend
+        fits &= (np.abs(raw) < 2**31) & (np.abs(total) < 2**31)
+        fits &= np.clip(total >> shift + up, -128, 127) == result
+    return np.asarray(fits)
 
 
 def best_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...] = ()) -> ShortForm | None:
     """The first proven short form: preferred shifts (layers with the same one share code), then precise to coarse."""
-    least, greatest = exact(exact.low[:, None])[:, 0], exact(exact.high[:, None])[:, 0]
-    if bool(_two_signs(exact).any()):
+    if bool(_has_none(exact).any()):
         return None
-    live = least != greatest
+    live = ~exact.constant
     most = int(exact.exponent[live].min()) - 1 if bool(live.any()) else 8
-    failed = np.zeros(0, np.int64)  # what fails with one shift likely fails with the next: some of it is tried first
-    for shift in dict.fromkeys((*shifts, *range(min(most, 12), 0, -1))):
-        some = _some(failed)
-        if not 0 < shift <= most or (len(some) and short_form(exact.rows(some), up[some], shift) is None):
-            continue
-        form, failed = _search_form(exact, up, shift)
+    left = [s for s in dict.fromkeys((*shifts, *range(min(most, 12), 0, -1))) if 0 < s <= most]
+    while left:
+        form, failed = _search_form(exact, up, left[0])
         if not len(failed):
             return form
+        some = _some(failed)  # what fails with one shift likely fails with the next
+        left = [s for s, fits in zip(left[1:], _samples(exact, up, some, left[1:]), strict=True) if bool(fits.all())]
     return None
 
 
@@ -298,13 +313,27 @@ def _some(channels: Ints) -> Ints:
     return channels[:: max(1, -(-len(channels) // _SAMPLE))]
 
 
-def _two_signs(exact: Requantization) -> NDArray[np.bool_]:
-    """Channels with results on both sides of the zero point, which have no short form.
+def _samples(exact: Requantization, up: Ints, channels: Ints, shifts: Sequence[int]) -> NDArray[np.bool_]:
+    """Whether a short form is proven, [shifts, channels], all searched at once."""
+    many = np.tile(channels, len(shifts))
+    failed = _search(exact.rows(many), up[many], np.repeat(np.array(shifts, np.int64), len(channels)), every=True)[-1]
+    proven = np.ones(len(many), bool)
+    proven[failed] = False
+    return proven.reshape(len(shifts), len(channels))
 
-    Ties away from zero put the steps below and above it on different lines.
+
+def _has_none(exact: Requantization) -> NDArray[np.bool_]:
+    """Channels that have no short form, whatever the shift.
+
+    Those with results on both sides of the zero point: ties away from zero put the steps below and above it on
+    different lines. And those that the activation clamps where int8 does not, by two results and more: the form does
+    not clamp there.
     """
-    least, greatest = exact(exact.low[:, None])[:, 0], exact(exact.high[:, None])[:, 0]
-    return np.asarray((least < exact.zero_point) & (greatest > exact.zero_point))
+    least, greatest = exact.at_ends.T
+    free = replace(exact, minimum=-(1 << 31), maximum=1 << 31)(np.stack([exact.low, exact.high], axis=1))
+    beyond = (exact.minimum > -128) & (free[:, 0] < exact.minimum - 1)
+    beyond |= (exact.maximum < 127) & (free[:, 1] > exact.maximum + 1)
+    return np.asarray((least < exact.zero_point) & (greatest > exact.zero_point) | beyond & ~exact.constant)
 
 
 def partial_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...]) -> tuple[ShortForm, NDArray[np.bool_]]:
@@ -312,16 +341,13 @@ def partial_short_form(exact: Requantization, up: Ints, shifts: tuple[int, ...])
 
     A shift is tried only if it is proven for one of some channels.
     """
-    possible = np.flatnonzero(~_two_signs(exact))
-    some = _some(possible)
-
-    def hopeless(shift: int) -> bool:
-        return len(_search_form(exact.rows(some), up[some], shift, every=True)[1]) == len(some)
-
+    possible = np.flatnonzero(~_has_none(exact))
     nothing = (np.zeros(len(up), np.int64) for _ in range(3))
     best = ShortForm(shifts[0], up, *nothing), np.zeros(len(up), bool)
-    for shift in shifts:
-        if hopeless(shift):
+    if not len(possible):
+        return best
+    for shift, fits in zip(shifts, _samples(exact, up, _some(possible), shifts), strict=True):
+        if not bool(fits.any()):
             continue
         part, failed = _search_form(exact.rows(possible), up[possible], shift, every=True)
         form = ShortForm(shift, up, *(np.zeros(len(up), np.int64) for _ in range(3)))

@@ -86,6 +86,30 @@ def test_agrees_is_brute_force(multiplier: int, exponent: int, what: str, change
     assert bool(exact.agrees(wrong)[0]) == bool((wrong(acc) == exact(acc)).all())
 
 
+@settings(deadline=None, max_examples=60)
+@given(multipliers, st.integers(1, 9), st.sampled_from([(-128, -128), (0, 0), (0, -128)]), st.integers(-2, 2))
+def test_line_is_brute_force(multiplier: int, exponent: int, clamp: tuple[int, int], change: int) -> None:
+    """The constants of a line are those for which the linear function, clamped, is the exact one; none beside them."""
+    low, high = -9000, 30_000
+    exact = layer([multiplier], [exponent], *clamp, [low], [high])
+    least, most = exact.own_line
+    acc = np.arange(low, high + 1, dtype=np.int64)[None, :]
+    for constant in (least + change, most - 1 + change):
+        raw = acc * multiplier + constant[:, None] >> 31 + exponent
+        same = bool((np.clip(raw, exact.minimum, exact.maximum) == exact(acc)).all())
+        assert same == bool(least[0] <= constant[0] < most[0])
+
+
+def test_a_form_that_does_not_clamp_is_none() -> None:
+    """int8 saturation is no clamp at -20: where results fall below, no shift has a form; where they do not, one has."""
+    exact = layer([1_500_000_000] * 2, [7] * 2, -20, -20, [-50_000, 0], [50_000, 10_000])
+    assert proofs.best_short_form(exact, np.zeros(2, np.int64)) is None
+    form, proven = proofs.partial_short_form(exact, np.zeros(2, np.int64), (3, 4, 5))
+    assert proven.tolist() == [False, True]
+    every = np.arange(10_001)[None, :].repeat(2, 0)
+    np.testing.assert_array_equal(form(every)[1], exact(every)[1])
+
+
 def test_agrees_refuses_a_wrong_form() -> None:
     exact = layer([1_500_000_000], [6], -128, -128, [-50_000], [50_000])
     form = short_form(exact, np.zeros(1, np.int64), 4)
@@ -144,7 +168,8 @@ def test_every_channel_ends_by_a_form_that_is_exact_for_it(
     m, e, reach = (np.array(column, np.int64) for column in zip(*channels, strict=True))
     exact = Requantization(m, e, low[0], low[1], maximum, -reach, reach)
     flat = generator.integers(-128, 128, (8, 3))
-    acc = np.concatenate([exact.points, generator.integers(-reach[:, None], reach[:, None] + 1, (8, 2000))], axis=1)
+    steps = np.clip(exact.thresholds, 1 - reach[:, None], reach[:, None])
+    acc = np.concatenate([steps, steps - 1, generator.integers(-reach[:, None], reach[:, None] + 1, (8, 2000))], axis=1)
     none = np.zeros(8, np.int64)
     for ending in endings(exact, flat, none, up=np.tile([0, 8], 4), preferred=(5, 4, 6), group=4):
         assert sorted(c for run in ending.runs for c in range(run.first, run.last)) == list(range(8))

@@ -244,8 +244,7 @@ def unpackable(
     weights are taken to be 0.
     """
     out = np.zeros(len(flat), bool) if out is None else out
-    kept = np.where(out[:, None], 0, flat)
-    wide = (np.abs(kept[0::2] + 256 * kept[1::2] + 0.5) >= 2**15).any(axis=1)
+    wide = ((flat[1::2] == -128) & (flat[0::2] < 0)).any(axis=1) & ~out[0::2] & ~out[1::2]
     delta, idle = (0, out) if short is None else (short.delta, out | (short.multiplier == 0))
     reach = np.where(idle, 0, np.maximum(np.abs(exact.low + delta), np.abs(exact.high + delta)))
     return 2 * np.flatnonzero(wide | (reach[1::2] >= 2**23)) + 1

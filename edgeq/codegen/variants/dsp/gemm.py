@@ -235,9 +235,6 @@ def expanded(run: int) -> int:
 
 def spread(flat: NDArray[np.int8], run: int) -> Ints:
     """Weights [channels, rows * run] as pairs [channels, pairs, 2] in the order of the expanded words, padded by 0."""
-    rows = flat.astype(np.int64).reshape(len(flat), -1, run)
-    padded = np.zeros((len(flat), rows.shape[1], -(-run // 4) * 4), np.int64)
-    padded[..., :run] = rows
-    words = padded.reshape(len(flat), rows.shape[1], -1, 4)
-    pairs = np.stack([words[..., [0, 2]], words[..., [1, 3]]], axis=3).reshape(len(flat), rows.shape[1], -1, 2)
-    return pairs[:, :, : expanded(run)].reshape(len(flat), -1, 2)
+    rows = np.pad(flat.reshape(len(flat), -1, run), ((0, 0), (0, 0), (0, -run % 4)))
+    pairs = rows.reshape(*rows.shape[:2], -1, 2, 2).swapaxes(3, 4).reshape(*rows.shape[:2], -1, 2)
+    return pairs[:, :, : expanded(run)].astype(np.int64).reshape(len(flat), -1, 2)

@@ -160,30 +160,28 @@ def tail_of(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Tail | No
 
 def tail(exact: Requantization, folded: Ints) -> Tail | None:
     """The shortest proven form, or None. folded: bias - input zero point * sum(weights), per channel."""
-    constant = exact(exact.low[:, None])[:, 0] == exact(exact.high[:, None])[:, 0]
+    constant = exact.constant
     exponent = np.where(constant, 8, exact.exponent)
     if bool((exponent > 22).any()):
         return None
-    value = np.where(constant, exact(exact.low[:, None])[:, 0], exact.zero_point)
+    value = np.where(constant, exact.at_ends[:, 0], exact.zero_point)
     multiplier = np.where(constant, 0, exact.multiplier)
     addend = (value << exponent) + (np.int64(1) << exponent >> 1)
     reach = np.maximum(np.abs(exact.low), np.abs(exact.high)) + np.abs(addend) + 1
     if bool((reach >= INT32_LIMIT).any()):
         return None
 
-    def agrees(signed: bool) -> NDArray[np.bool_]:
-        def form(acc: Ints) -> Ints:
-            sign = np.where(acc < 0, -1, 0) if signed else 0
-            total = doubling_high_mul(acc, multiplier[:, None]) + sign + addend[:, None]
-            return np.asarray(np.clip(np.clip(total >> exponent[:, None], -128, 127), exact.minimum, exact.maximum))
+    def signed_form(acc: Ints) -> Ints:
+        total = doubling_high_mul(acc, multiplier[:, None]) + np.where(acc < 0, -1, 0) + addend[:, None]
+        return np.asarray(np.clip(np.clip(total >> exponent[:, None], -128, 127), exact.minimum, exact.maximum))
 
-        return exact.agrees(form)
-
-    floor = agrees(False)
+    least, most = exact.own_line
+    start = (addend << 31) + (1 << 30)  # what the floor form adds to acc * multiplier, in units of 2^-31
+    floor = constant | ((least <= start) & (start < most))
     table = np.stack([folded, multiplier, addend, 24 - exponent], axis=1).astype(np.int32)
     if bool(floor.all()):
         return Tail("floor", exact.minimum, exact.maximum, table)
-    signed = agrees(True)
+    signed = exact.agrees(signed_form)
     single = not np.ptp(exact.multiplier) and not np.ptp(exact.exponent)
     if bool(signed.all()) and (single or 2 * floor.sum() < len(floor)):
         return Tail("signed", exact.minimum, exact.maximum, table)

@@ -67,8 +67,7 @@ class LongForm:
 
 def long_form(exact: Requantization) -> LongForm | None:
     """The long form, with the channels for which it is proven to be the exact function; None if it is for none."""
-    results = exact(exact.low[:, None])[:, 0]
-    constant = results == exact(exact.high[:, None])[:, 0]
+    results, constant = exact.at_ends[:, 0], exact.constant
     possible = constant | ((exact.exponent >= 1) & (exact.exponent <= _DEEPEST))
     exponent = np.where(constant | ~possible, 1, exact.exponent)
     one = np.int64(1)
@@ -83,8 +82,17 @@ def long_form(exact: Requantization) -> LongForm | None:
     )
     if not form.plain and bool(constant.any()):
         form.constant[constant] += 1 << 31
-    form = replace(form, proven=possible & exact.agrees(form))
+    form = replace(form, proven=possible & _long_form_agrees(exact, form))
     return form if bool(form.proven.any()) else None
+
+
+def _long_form_agrees(exact: Requantization, form: LongForm) -> NDArray[np.bool_]:
+    """Per channel where exponents are 1 to 22: a plain form is one line, the other has a step at zero."""
+    if not form.plain:
+        return exact.agrees(form)
+    least, most = exact.own_line
+    inside = exact.constant | ((least <= form.constant) & (form.constant < most))
+    return np.asarray(inside & (form(np.stack([exact.low, exact.high], axis=1)) == exact.at_ends).all(axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,16 +119,13 @@ class TwoProducts:
         """Whether u is never negative: the lower clamp is at 0 and `negative` is not needed."""
         return not bool(self.least[self.proven].any())
 
-    def products(self, accumulator: Ints) -> Ints:
-        u = np.clip(accumulator, self.least[:, None], self.most[:, None])
+    def products(self, u: Ints) -> Ints:
+        """Sums of the products, of clamped accumulators."""
         fine = (u >> self.drop) * self.fine[:, None] >> self.fine_bits - self.drop
         return np.asarray(u * self.coarse[:, None] + fine, np.int64)
 
     def __call__(self, accumulator: Ints) -> Ints:
-        return self.results(self.products(accumulator))
-
-    def results(self, q: Ints) -> Ints:
-        """From sums of products to results."""
+        q = self.products(np.clip(accumulator, self.least[:, None], self.most[:, None]))
         total = q + self.addend[:, None] + np.where(q < 0, self.negative[:, None], 0)
         return np.asarray(total >> self.shift[:, None], np.int64)
 
@@ -137,9 +142,7 @@ class TwoProducts:
 
 def two_products(exact: Requantization) -> TwoProducts | None:
     """Constants that hit every threshold of the exact function, with the channels that have some; None if none has."""
-    low, high = exact.low, exact.high
-    first = exact(low[:, None])[:, 0]
-    constant = first == exact(high[:, None])[:, 0]
+    low, high, constant = exact.low, exact.high, exact.constant
     possible = constant | (exact.exponent >= 1)
     steps = exact.thresholds
     least = np.maximum(low, steps[:, 0] - 1)
@@ -155,19 +158,18 @@ def two_products(exact: Requantization) -> TwoProducts | None:
     nearest = (exact.multiplier << fine_bits) + (np.int64(1) << 30 + exact.exponent - _SHIFT)
     nearest = nearest >> np.clip(31 + exact.exponent - _SHIFT, 0, 62)  # the factor in units of 2^-(_SHIFT + fine_bits)
     zero = np.zeros(len(low), np.int64)
-    addend = np.where(constant, first << _SHIFT, 0)
+    addend = np.where(constant, exact.at_ends[:, 0] << _SHIFT, 0)
     coarse, fine, negative = zero.copy(), zero.copy(), zero.copy()
     best = TwoProducts(exact, possible, fine_bits, drop, least, most, coarse, fine, addend, negative, shift)
     left = np.flatnonzero(live)
     for more in _SLOPES:
         if not len(left):
             break
-        part, factor = exact.rows(left), np.maximum(nearest[left] + more, 0)
+        part = exact if len(left) == len(low) else exact.rows(left)
+        factor = np.maximum(nearest[left] + more, 0)
         ends = least[left], most[left], factor >> fine_bits, factor & (1 << fine_bits) - 1
         form = TwoProducts(part, possible[left], fine_bits, drop, *ends, zero[left], zero[left], shift[left])
-        sums = form.products(part.points)
-        form = _with_addends(part, form, sums)
-        fits = (form.results(sums) == part.expected).all(axis=1)
+        form, fits = _with_addends(part, form)
         for name in _SEARCHED:
             getattr(best, name)[left[fits]] = getattr(form, name)[fits]
         left = left[~fits]
@@ -176,14 +178,14 @@ def two_products(exact: Requantization) -> TwoProducts | None:
     return replace(best, proven=proven) if bool(proven.any()) else None
 
 
-def _with_addends(exact: Requantization, form: TwoProducts, sums: Ints) -> TwoProducts:
+def _with_addends(exact: Requantization, form: TwoProducts) -> tuple[TwoProducts, NDArray[np.bool_]]:
     """The addends in the middle of what the thresholds allow: one interval for sums below zero, one for the others.
 
-    sums: those of the products at the exact function's points.
+    And for which channels the form is then proven: both addends lie in their intervals, and the ends are right.
     """
     steps = exact.thresholds
-    goal = np.arange(exact.minimum + 1, exact.maximum + 1, dtype=np.int64)[None, :] << _SHIFT
-    reached, missed = np.split(sums[:, :-2], 2, axis=1)
+    goal = exact.results << _SHIFT
+    reached, missed = form.products(steps), form.products(steps - 1)  # thresholds that occur are not clamped
     is_reached, is_missed = steps <= exact.high[:, None], steps > exact.low[:, None]
     bounds = []
     for negative in (False, True):
@@ -194,7 +196,10 @@ def _with_addends(exact: Requantization, form: TwoProducts, sums: Ints) -> TwoPr
     free, unused = (lower == -_FAR) & (upper == _FAR), (under == -_FAR) & (over == _FAR)
     addend = np.where(free, _inside(under, over), _inside(lower, upper))
     below = np.where(unused, addend, _inside(under, over))
-    return replace(form, addend=addend, negative=np.minimum(below - addend, 0))
+    form = replace(form, addend=addend, negative=np.minimum(below - addend, 0))
+    below = addend + form.negative
+    fits = (lower <= addend) & (addend <= upper) & (under <= below) & (below <= over)
+    return form, fits & (form(np.stack([exact.low, exact.high], axis=1)) == exact.at_ends).all(axis=1)
 
 
 def _inside(lower: Ints, upper: Ints) -> Ints:

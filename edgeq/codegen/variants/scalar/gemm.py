@@ -41,11 +41,11 @@ Form = LongForm | TwoProducts
 def group_of(weights: Ints) -> Ints:
     """Per channel [channels, taps] the largest G whose groups all have sum |w| <= 255."""
     best = np.full(len(weights), 2, np.int64)
+    sums = np.abs(_padded(weights, GROUPS[0]).astype(np.int16))
     for group in reversed(GROUPS):
-        if group > weights.shape[1] and group > 2:
-            continue
-        sums = np.abs(_padded(weights, group)).reshape(len(weights), -1, group).sum(axis=2)
-        best = np.where((sums <= 255).all(axis=1), group, best)
+        sums = sums[:, 0::2] + sums[:, 1::2]
+        if group <= weights.shape[1]:
+            best = np.where((sums <= 255).all(axis=1), group, best)
     return best
 
 
