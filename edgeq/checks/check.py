@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 
 from edgeq.boards.profile import Board, EdgeTpu, EthosU, LiteRt
@@ -156,11 +155,11 @@ def _generated(graph: Graph, plan: Plan | None, blocked: set[int]) -> tuple[Plac
         )
     tensors = plan.graph.tensors
     return tuple(
-        replace(_placement(tensors[step.outputs[0]], step.operator, step.name, step.kernel), macs=step.macs)
-        for step in plan.steps
+        _placement(tensors[step.outputs[0]], step.operator, step.name, step.kernel, step.macs) for step in plan.steps
     )
 
 
-def _placement(output: Tensor, operator: int, name: str, status: str | None) -> Placement:
+def _placement(output: Tensor, operator: int, name: str, status: str | None, macs: int = 0) -> Placement:
     executor = "none" if status is None else "generated-c"
-    return Placement(operator, name, output.name, output.shape, output.type.name, executor, status or "not supported")
+    status = status or "not supported"
+    return Placement(operator, name, output.name, output.shape, output.type.name, executor, status, macs)

@@ -99,8 +99,9 @@ def _assembly_bytes(lines: list[str], armv6m: bool) -> int:
     return total
 
 
+@lru_cache(maxsize=4096)
 def _is_narrow(word: str, operands: str) -> bool:
-    """Whether Thumb-2 encodes an instruction in 2 bytes."""
+    """Whether Thumb-2 encodes an instruction in 2 bytes. Kernels repeat the same few instructions."""
     if word in ("mov", "bx", "cmp"):
         return "#" not in operands or not _HIGH.search(operands)
     if word in ("ldm", "stm"):

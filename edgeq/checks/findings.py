@@ -126,6 +126,8 @@ class CheckReport:
 
     def with_layers(self, layers: Mapping[int, str]) -> CheckReport:
         """The report with the names of Keras layers; `layers` has them by operator."""
+        if not layers:
+            return self
         findings = (f if f.operator is None else replace(f, layer=layers.get(f.operator)) for f in self.findings)
         placements = (replace(p, layer=layers.get(p.operator)) for p in self.placements)
         return replace(self, findings=tuple(findings), placements=tuple(placements))

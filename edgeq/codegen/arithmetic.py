@@ -23,20 +23,23 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
     ValueError for a negative, infinite or too large factor. Source: QuantizeMultiplier.
     """
-    if not math.isfinite(real) or real < 0:
-        raise ValueError(f"a scale factor is {real}")
-    if real == 0.0:
-        return 0, 0
-    fraction, shift = math.frexp(real)
-    multiplier = math.floor(fraction * 2**31 + 0.5)
-    if multiplier == 2**31:
-        multiplier //= 2
-        shift += 1
-    if shift < -31:
-        return 0, 0
-    if shift > 30:
-        raise ValueError(f"a scale factor is {real}, more than 2^30")
-    return multiplier, shift
+    multipliers, shifts = quantize_multipliers(np.array([real]))
+    return int(multipliers[0]), int(shifts[0])
+
+
+def quantize_multipliers(reals: NDArray[np.float64]) -> tuple[Ints, Ints]:
+    """`quantize_multiplier` of each."""
+    wrong = ~np.isfinite(reals) | (reals < 0)
+    if bool(wrong.any()):
+        raise ValueError(f"a scale factor is {float(reals[wrong][0])}")
+    fraction, shift = np.frexp(reals)
+    multiplier = np.floor(fraction * 2**31 + 0.5).astype(np.int64)
+    shift = np.where(multiplier == 2**31, shift + 1, shift).astype(np.int64)
+    multiplier = np.where(multiplier == 2**31, 2**30, multiplier)
+    if bool((shift > 30).any()):
+        raise ValueError(f"a scale factor is {float(reals[shift > 30][0])}, more than 2^30")
+    small = (shift < -31) | (multiplier == 0)
+    return np.where(small, 0, multiplier), np.where(small, 0, shift)
 
 
 def doubling_high_mul(a: Any, b: Any) -> Ints:

@@ -30,6 +30,24 @@ def _holds(choice: _Choice, offsets: Sequence[int]) -> bool:
     return all(offsets[b] >= offsets[a] + c for a, b, c in choice)
 
 
+def _open(choices: tuple[_Choice, ...], low: list[int], high: list[int]) -> tuple[_Choice, ...] | None:
+    """The choices that the windows still allow; None where one of them holds wherever the buffers lie in theirs."""
+    possible = []
+    for choice in choices:
+        holds = allowed = True
+        for a, b, c in choice:
+            if high[a] + c > low[b]:
+                holds = False
+                if low[a] + c > high[b]:
+                    allowed = False
+                    break
+        if holds:
+            return None
+        if allowed:
+            possible.append(choice)
+    return tuple(possible)
+
+
 class Search:
     """Placements lower than a limit. `exhausted` says whether the last `below` has seen all of them."""
 
@@ -89,11 +107,12 @@ class Search:
         while True:
             open_, before = [], len(forced)
             for conflict in conflicts:
-                if any(all(high[a] + c <= low[b] for a, b, c in choice) for choice in conflict.choices):
+                possible = _open(conflict.choices, low, high)
+                if possible is None:
                     continue
-                possible = tuple(ch for ch in conflict.choices if all(low[a] + c <= high[b] for a, b, c in ch))
                 if len(possible) > 1:
-                    open_.append(Conflict(conflict.first, conflict.second, possible))
+                    all_left = len(possible) == len(conflict.choices)
+                    open_.append(conflict if all_left else Conflict(conflict.first, conflict.second, possible))
                     continue
                 forced.extend(possible)
                 if not possible or not self._push(possible[0], low, high):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -125,13 +126,18 @@ class Plan:
     @property
     def constants_bytes(self) -> int:
         """Weights, biases, tables: the arrays, equal ones once, without the kernels' parameter structures."""
-        arrays = [c for step in self.steps for c in step.constants if isinstance(c, Constant)]
-        distinct = {(c.c_type, c.align_bytes, np.ascontiguousarray(c.data).tobytes()): c.size_bytes for c in arrays}
-        return sum(distinct.values())
+        return _constants_bytes(self.steps)
 
     @property
     def macs(self) -> int:
         return sum(step.macs for step in self.steps)
+
+
+@lru_cache(maxsize=8)
+def _constants_bytes(steps: tuple[Step, ...]) -> int:
+    arrays = [c for step in steps for c in step.constants if isinstance(c, Constant)]
+    distinct = {(c.c_type, c.align_bytes, np.ascontiguousarray(c.data).tobytes()): c.size_bytes for c in arrays}
+    return sum(distinct.values())
 
 
 def c_name(name: str) -> str:

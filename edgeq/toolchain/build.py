@@ -18,7 +18,7 @@ from edgeq.errors import AnswerNo, EdgeqError, ToolError
 from edgeq.files import write_directory
 from edgeq.toolchain.arena import arena_pieces, arena_sections, region_at_fault
 from edgeq.toolchain.compilers import Compiler, find_compiler
-from edgeq.toolchain.image import Image, Sizes, flash_content, read_sizes, write_boot2_checksum
+from edgeq.toolchain.image import Image, Sizes
 from edgeq.toolchain.manifest import Manifest, read_manifest
 from edgeq.toolchain.mlperf import MLPERF_INPUTS, require_mlperf_model
 from edgeq.toolchain.port import Port, load_port
@@ -92,6 +92,8 @@ def build(bundle_dir: Path, board: Board, out_dir: Path, *, compiler: str | None
 
 def _build_into(directory: Path, recipe: _Recipe) -> dict[str, object]:
     """Builds `firmware.elf` and `.bin` in `directory`; the record's fields."""
+    from edgeq.toolchain.elf import flash_content, read_sizes, write_boot2_checksum
+
     elf = directory / "firmware.elf"
     with tempfile.TemporaryDirectory(prefix="edgeq-build-") as scratch:
         _compile_and_link(recipe, Path(scratch), elf)

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.arithmetic import quantize_multiplier, round_half_away
+from edgeq.codegen.arithmetic import Ints, quantize_multipliers, round_half_away
 from edgeq.codegen.step import C_TYPES, Constant, Node, Overlap, Step, Struct, Unsupported
 from edgeq.graph.ir import Tensor, TensorType
 
@@ -75,8 +75,14 @@ def zero_point(tensor: Tensor) -> int:
 
 def multiplier(real: float, what: str = "scale") -> tuple[int, int]:
     """quantize_multiplier, its failure as Unsupported."""
+    multipliers, shifts = channel_multipliers(np.array([real]), what)
+    return int(multipliers[0]), int(shifts[0])
+
+
+def channel_multipliers(reals: NDArray[np.float64], what: str = "channel scale") -> tuple[Ints, Ints]:
+    """Multipliers and shifts of all channels; a failure is Unsupported."""
     try:
-        return quantize_multiplier(real)
+        return quantize_multipliers(reals)
     except ValueError as error:
         raise Unsupported(f"Its {what} cannot be expressed: {error}.", "Convert the model again.") from error
 

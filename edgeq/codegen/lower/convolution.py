@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from edgeq.codegen.lower.common import (
     SUFFIX,
     activation_range,
     activations,
-    multiplier,
+    channel_multipliers,
     require,
     same_type,
     scale,
@@ -52,21 +51,15 @@ def _weights_of(node: Node, channels: int) -> Weights:
         raise Unsupported(f"The weights {filters.name} have no scale per tensor or per channel.")
     if any(quantization.zero_point):
         raise Unsupported("Its weights have a zero point other than 0.", "Convert the model with symmetric weights.")
-    scales = quantization.scale if len(quantization.scale) == channels else quantization.scale * channels
-    factors = _factors(scale(source), scales, scale(result))
+    with np.errstate(over="ignore"):  # what is infinite is refused below
+        factors = scale(source) * np.array(quantization.scale) / scale(result)
+    multipliers, shifts = channel_multipliers(factors)
     tensor = node.optional(2)
     bias = np.zeros(channels, np.int64) if tensor is None else node.constant(2, "bias").astype(np.int64).reshape(-1)
     if bias.shape != (channels,):
         raise Unsupported(f"Its bias has {bias.size} values for {channels} channels.")
-    return Weights(
-        values, bias, np.array([m for m, _ in factors], np.int32), np.array([s for _, s in factors], np.int8)
-    )
-
-
-@lru_cache(maxsize=512)
-def _factors(source: float, scales: tuple[float, ...], result: float) -> tuple[tuple[int, int], ...]:
-    """Multiplier and shift of each channel; every variant of a layer asks for the same ones."""
-    return tuple(multiplier(source * s / result, "channel scale") for s in scales)
+    every = np.zeros(channels, np.int32)
+    return Weights(values, bias, every + multipliers.astype(np.int32), (every + shifts).astype(np.int8))
 
 
 def weights_constant(node: Node, values: NDArray[np.int8]) -> tuple[Constant, str]:

@@ -13,7 +13,7 @@ from edgeq.boards.profile import Board
 from edgeq.errors import BoardError, ToolError
 from edgeq.files import data_directory
 from edgeq.toolchain import Image, build
-from edgeq.toolchain.image import BOOT2_BYTES, crc32_mpeg2
+from edgeq.toolchain.elf import BOOT2_BYTES, crc32_mpeg2
 from edgeq.toolchain.port import load_port
 
 BOARDS = [board for board in list_boards() if board.firmware is not None]

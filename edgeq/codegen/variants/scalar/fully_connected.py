@@ -145,10 +145,11 @@ def fully_connected(node: Node) -> Iterator[Step]:
     if form is None:
         return
     small, batches = is_armv6m(node), source.elements // depth
-    weights = np.pad(flat.astype(np.int64), ((0, -units % 8), (0, 0)))
-    folded = np.pad(constants.bias, (0, -units % 8)) - zero_point(source) * weights.sum(axis=1)
-    rows = weights.reshape(-1, 8, depth).transpose(0, 2, 1).reshape(len(weights) // 8, -1) + (128 if small else 0)
-    words = np.ascontiguousarray(rows.astype(np.uint8 if small else np.int8)).view("<i4").astype(np.int64)
+    weights = np.pad(flat, ((0, -units % 8), (0, 0)))
+    folded = np.pad(constants.bias, (0, -units % 8)) - zero_point(source) * weights.sum(axis=1, dtype=np.int64)
+    rows = weights.reshape(-1, 8, depth).transpose(0, 2, 1).reshape(len(weights) // 8, -1)
+    offset = rows.view(np.uint8) ^ (128 if small else 0)  # ARMv6-M reads weight + 128
+    words = offset.view("<i4").astype(np.int64)
     stream = as_words(np.concatenate([folded.reshape(-1, 8), words], axis=1))
     kernel = _kernel(depth, small)
     each = 0 if len(shared.low) == 1 else requantize.count(form)
