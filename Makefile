@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Tests call tools of the environment, such as esptool and pyocd, by their names.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# An editable install compiles nothing: without this, programs that may not write bytecode compile EdgeQ at every start.
+COMPILE = $(BIN)/python -m compileall -q edgeq
 C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 # Programs that tests use -> the Debian packages that bring them.
 TOOLS  := gcc clang arm-none-eabi-gcc qemu-system-arm riscv64-unknown-elf-gcc qemu-system-riscv32 /usr/sbin/sshd
@@ -68,10 +70,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[convert,mcu,demo]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(COMPILE)
 	touch $@ $(VENV)/.demo
 
 clean:
