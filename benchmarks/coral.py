@@ -1,9 +1,10 @@
 """How well EdgeQ predicts the Edge TPU compiler's placement: `python benchmarks/coral.py FILE.json`.
 
-FILE holds compiled models: a list of {model, ops: [{i, op, ver, inputs, outputs, options}], cpu_ops, log}. Prints one
-JSON document: operators, operators_right, models, models_exact, misses, the confusion by operator, the statuses
-compared with logs where there are some; the leave-one-family-out result, for which the limits are fitted without the
-family; and the limits that fit all of FILE, with their bounds, beside which `edgeq/checks/coral_rules.py` has its own.
+FILE holds compiled models: a list of {model, ops: [{i, op, ver, inputs, outputs, options}], cpu_ops, log}; where a log
+tells the compiler's version, that one's placement is predicted. Prints one JSON document: operators, operators_right,
+models, models_exact, misses, the confusion by operator, the statuses compared with logs where there are some; the
+leave-one-family-out result, for which the limits are fitted without the family; and the limits that fit all of FILE,
+with their bounds, beside which `edgeq/checks/coral_rules.py` has its own.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import inf, prod, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError, field_validator, model_validator
 
-from edgeq.checks.coral import predict
-from edgeq.checks.coral_rules import RULES, Limits, Node
+from edgeq.checks.coral import Predicted, predict
+from edgeq.checks.coral_rules import LAST_COMPILER, Limits, Node, breach
+from edgeq.cli.common import render_error
+from edgeq.errors import DataError
 from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
 from edgeq.graph.schema import ENUMS
 
 ENUM_FIELDS = {"padding": "padding", "fused_activation_function": "activation", "weights_format": "weights_format"}
+INTEGER_FIELDS = {*ENUM_FIELDS, "dilation_h_factor", "dilation_w_factor", "ellipsis_mask", "new_axis_mask"}
 
 REPORTED: dict[str, tuple[float, float]] = {
     "row_elements": (0, 302_400),
@@ -50,8 +55,75 @@ class Compiled:
     log: Any
 
     @property
+    def compiler(self) -> int:
+        """The compiler's major version, where its log tells it; else the last."""
+        known = re.match(r"\d+", (self.log or {}).get("ver") or "")
+        return int(known[0]) if known else LAST_COMPILER
+
+    def predicted(self, limits: Limits) -> tuple[Predicted, ...]:
+        return predict(self.graph, limits=limits, compiler=self.compiler)
+
+    @property
     def family(self) -> tuple[str, ...]:
         return tuple(op.name for op in self.graph.operators)
+
+
+class RawTensor(BaseModel):
+    """A tensor of FILE, of which a constant's values are not known."""
+
+    shape: list[Annotated[StrictInt, Field(ge=0)]]
+    dtype: Literal[tuple(TensorType.__members__)]  # type: ignore[valid-type]  # the schema's names
+    const: StrictBool
+    sig: list[StrictInt] | None = None
+    scale: list[float] | None = None
+    zp: list[StrictInt] | None = None
+
+
+class RawOperator(BaseModel):
+    """An operator of FILE."""
+
+    i: StrictInt
+    op: Annotated[str, Field(min_length=1)]
+    ver: Annotated[StrictInt, Field(ge=1)] = 1
+    inputs: list[RawTensor | None]
+    outputs: list[RawTensor]
+    options: dict[str, Any] | None = None
+
+    @field_validator("options")
+    @classmethod
+    def _known(cls, options: dict[str, Any] | None) -> dict[str, Any]:
+        for key, value in (options or {}).items():
+            name = snake(key)
+            known = ENUMS[ENUM_FIELDS[name]] if name in ENUM_FIELDS else ()
+            number = isinstance(value, int) and (not known or 0 <= value < len(known))
+            if name in INTEGER_FIELDS and not number and value not in known:
+                raise ValueError(f"{key} must be one of the schema's numbers")
+        return options or {}
+
+
+class RawLog(BaseModel):
+    """The compiler's own log."""
+
+    ver: str | None = None
+    rows: list[tuple[str, Annotated[StrictInt, Field(ge=0)], str]] = []
+
+
+class RawModel(BaseModel):
+    """A model of FILE."""
+
+    model: str
+    ops: list[RawOperator]
+    cpu_ops: list[StrictInt]
+    log: RawLog | None = None
+
+    @model_validator(mode="after")
+    def _numbered(self) -> RawModel:
+        numbers = [op.i for op in self.ops]
+        if len(set(numbers)) != len(numbers):
+            raise ValueError("two operators have the same number i")
+        if unknown := set(self.cpu_ops) - set(numbers):
+            raise ValueError(f"cpu_ops names {min(unknown)}, which no operator is numbered")
+        return self
 
 
 def snake(name: str) -> str:
@@ -84,7 +156,7 @@ def graph_of(record: dict[str, Any]) -> Graph:
         shape = tuple(raw["shape"])
         quantization = None
         if raw.get("scale"):
-            quantization = Quantization(tuple(raw["scale"]), tuple(raw["zp"]))
+            quantization = Quantization(tuple(raw["scale"]), tuple(raw.get("zp") or [0] * len(raw["scale"])))
         data = np.broadcast_to(np.zeros((), type_.dtype or np.int8), shape) if raw["const"] else None
         index = len(tensors)
         signature = tuple(raw["sig"]) if raw.get("sig") else shape
@@ -125,7 +197,7 @@ def graph_of(record: dict[str, Any]) -> Graph:
                 raw.get("ver", 1),
                 tuple(inputs),
                 tuple(outputs),
-                options_of(raw["options"]),
+                options_of(raw.get("options") or {}),
                 custom or None,
             )
         )
@@ -133,10 +205,50 @@ def graph_of(record: dict[str, Any]) -> Graph:
 
 
 def load(path: Path) -> list[Compiled]:
-    records = json.loads(path.read_text())
+    """The compiled models of a file. DataError `mapping-unreadable`, `mapping-invalid`."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            "mapping-unreadable",
+            "The file of compiled models cannot be read.",
+            where=str(path),
+            why=error.strerror,
+            try_="Give the path of a file like edgetpu_mapping.json.",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        place = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
+        why = (
+            "it is not JSON"
+            if isinstance(error, json.JSONDecodeError)
+            else "it is not UTF-8 text, or nested too deeply"
+        )
+        raise _invalid(place, why) from error
     if not isinstance(records, list) or not records:
-        raise ValueError("not a list of compiled models")
-    return [Compiled(r["model"], graph_of(r), frozenset(r["cpu_ops"]), r.get("log")) for r in records]
+        raise _invalid(str(path), "it must be a list of at least one model")
+    return [_compiled(path, index, record) for index, record in enumerate(records)]
+
+
+def _compiled(path: Path, index: int, record: Any) -> Compiled:
+    try:
+        model = RawModel.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        value = "" if first["type"] in ("missing", "value_error") else f", not {repr(first['input'])[:40]}"
+        message = re.sub("^Value error, | or instance of Raw.*", "", first["msg"])
+        raise _invalid(f"{path}: [{index}]{place}", message + value) from error
+    return Compiled(model.model, graph_of(record), frozenset(model.cpu_ops), record.get("log"))
+
+
+def _invalid(where: str, why: str) -> DataError:
+    return DataError(
+        "mapping-invalid",
+        "The file is not a list of models that the Edge TPU compiler has compiled.",
+        where=where,
+        why=why,
+        try_="A model is {model, ops: [{i, op, inputs: [{shape, dtype, const}], outputs, options}], cpu_ops: [i]}.",
+    )
 
 
 def _activations(node: Node) -> Iterable[float]:
@@ -158,6 +270,18 @@ QUANTITIES: dict[str, tuple[tuple[str, ...], Callable[[Node], float]]] = {
 }
 """Limit -> the operators it concerns (empty: all but SOFTMAX) and the quantity it bounds."""
 
+
+def quantity(name: str, node: Node) -> float:
+    """What a limit bounds of an operator; 0 where it does not concern it, or where a dimension is missing."""
+    names, measure = QUANTITIES[name]
+    if node.operator.name not in names if names else node.operator.name == "SOFTMAX":
+        return 0
+    try:
+        return measure(node)
+    except (IndexError, ZeroDivisionError):
+        return 0
+
+
 UNLIMITED = Limits(**{f.name: inf for f in fields(Limits)})
 
 
@@ -173,20 +297,17 @@ def fit(models: Sequence[Compiled]) -> tuple[Limits, dict[str, tuple[float, floa
     for model in models:
         on_cpu = {t for op in model.graph.operators if op.index in model.cpu for t in op.outputs}
         for op in model.graph.operators:
-            node = Node(model.graph, op, UNLIMITED, 14)
+            node = Node(model.graph, op, UNLIMITED, 14, model.compiler)
             if op.index not in model.cpu:
-                for name, (names, quantity) in QUANTITIES.items():
-                    if (op.name in names) if names else op.name != "SOFTMAX":
-                        low[name] = max(low[name], quantity(node))
-            elif not on_cpu.intersection(op.inputs) and not any(
-                list(rule.function(node)) for rule in RULES if not rule.operators or op.name in rule.operators
-            ):
+                for name in QUANTITIES:
+                    low[name] = max(low[name], quantity(name, node))
+            elif not on_cpu.intersection(op.inputs) and breach(node) is None:
                 failed.append(node)
     for node in failed:
         beyond = {}
-        for name, (names, quantity) in QUANTITIES.items():
-            if ((node.operator.name in names) if names else True) and low[name] and quantity(node) > low[name]:
-                beyond[name] = quantity(node)
+        for name in QUANTITIES:
+            if low[name] and (value := quantity(name, node)) > low[name]:
+                beyond[name] = value
         if len(beyond) == 1:
             ((name, value),) = beyond.items()
             high[name] = min(high[name], value)
@@ -214,10 +335,10 @@ def score(models: Sequence[Compiled], limits: Limits) -> dict[str, Any]:
                 "predicted": "tpu" if p.mapped else "cpu",
                 "why": p.status,
             }
-            for p in predict(model.graph, limits=limits)
+            for p in model.predicted(limits)
             if p.mapped is (p.operator.index in model.cpu)
         ]
-        for p in predict(model.graph, limits=limits):
+        for p in model.predicted(limits):
             actual = "cpu" if p.operator.index in model.cpu else "tpu"
             confusion.setdefault(p.operator.name, Counter())[f"{'tpu' if p.mapped else 'cpu'}/{actual}"] += 1
         exact += not wrong
@@ -238,9 +359,9 @@ def compare_logs(models: Sequence[Compiled], limits: Limits) -> dict[str, int]:
     """Status sentences of the compiler's logs beside the predicted ones, counted per operator name."""
     rows = right = 0
     for model in models:
-        if not model.log or len(model.log["rows"]) == 0:
+        if not model.log or not model.log.get("rows"):
             continue
-        counted = Counter((p.operator.name, p.status) for p in predict(model.graph, limits=limits))
+        counted = Counter((p.operator.name, p.status) for p in model.predicted(limits))
         for name, count, status in model.log["rows"]:
             rows += count
             right += min(count, counted[name, status])
@@ -274,9 +395,9 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         models = load(Path(arguments[0]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        sys.stderr.write(f"{arguments[0]} does not have the format: {type(error).__name__} {error}\n")
-        return 2
+    except DataError as error:
+        render_error(error)
+        return error.exit_status
     limits = Limits()
     fitted, bounds = fit(models)
     document = {

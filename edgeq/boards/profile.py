@@ -151,6 +151,11 @@ class EdgeTpu(_Table):
     source: Source
     """Where these facts come from."""
 
+    @property
+    def compiler_major(self) -> int:
+        """16 of 16.0.384591198."""
+        return int(self.compiler.partition(".")[0])
+
 
 class EthosU(_Table):
     """Arm's Ethos-U; models are compiled by Vela."""

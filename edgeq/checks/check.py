@@ -97,7 +97,7 @@ def check(
         findings.extend(linux.findings(memory, board))
         latency = speed.of_linux(graph, board)
     if isinstance(tpu, EdgeTpu):
-        predicted = coral.predict(graph, tpu.runtime_version)
+        predicted = coral.predict(graph, tpu.runtime_version, compiler=tpu.compiler_major)
         findings.extend(coral_compiler.findings(predicted, edge_tpu))
         placed = predicted if edge_tpu is None else coral_compiler.compiled_as(predicted, edge_tpu)
         placements = coral.placements(graph, placed)

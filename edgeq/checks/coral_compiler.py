@@ -23,6 +23,13 @@ _BYTES = r".*: ([\d.]+)(B|KiB|MiB|GiB)\s*$"
 _CACHED = re.compile("^On-chip memory used for caching" + _BYTES, re.MULTILINE)
 _STREAMED = re.compile("^Off-chip memory used for streaming" + _BYTES, re.MULTILINE)
 _FAILED = re.compile(r"^(Compilation failed: .+|Internal compiler error.*|Invalid model: .+|ERROR: .+)$", re.MULTILINE)
+_REMEDIES = {
+    "Didn't find op for builtin": "Convert with TensorFlow 2.8, whose operators are older.",
+    "dynamic-sized": "Fix the batch size, and every dimension, when you convert.",
+    "large activation": "Take smaller inputs, or split the largest layers.",
+    "": "Quantize the whole model to int8 (edgeq convert --io int8), or take smaller inputs; big layers fail so.",
+}
+"""Words of the compiler's failure -> what helps; google-coral/edgetpu#631, #829, #439, #309."""
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -127,7 +134,7 @@ def findings(predicted: tuple[Predicted, ...], result: CompilerResult | None) ->
             severity="error",
             sentence="The Edge TPU compiler must be able to compile the model.",
             found=result.failure,
-            remedy="Quantize the whole model to int8: edgeq convert --io int8.",
+            remedy=next(remedy for words, remedy in _REMEDIES.items() if words in result.failure),
         )
     else:
         for text, _ in _differences(predicted, result):

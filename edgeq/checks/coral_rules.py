@@ -2,8 +2,9 @@
 
 A rule gets a Node and yields nothing if the operator keeps to it, else the value that breaks it. The documented
 constraints are those of coral.ai's table of supported operations (kept by developer.axis.com, and google-coral/edgetpu
-CHANGES.md); `Limits` holds the sizes that no document gives, as observed. The rules reason by types, ranks, layouts and
-element counts; an activation is seen as [y, x, z], its three innermost dimensions.
+CHANGES.md); what only users' logs tell names the thread; `Limits` holds the sizes that no document gives, as observed.
+The rules reason by types, ranks, layouts and element counts; an activation is seen as [y, x, z], its three innermost
+dimensions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import getdoc
+from itertools import dropwhile
 from math import prod
 
 import numpy as np
@@ -23,6 +25,8 @@ DATA_TYPE = "Operation is working on an unsupported data type"
 LIMITATION = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
 SUBGRAPH = "More than one subgraph is not supported"
 RANK = "Tensor has unsupported rank (up to 3 innermost dimensions mapped)"
+VERSION = "Operation version not supported"
+NOT_CONSTANT = "Filter, bias, or other param is not constant at compile-time"
 """The compiler's own status sentences."""
 
 RUNTIME = {
@@ -45,6 +49,13 @@ RUNTIME = {
     ),
 }
 """Operator -> lowest runtime version that executes it. TILE is not documented, but seen mapped."""
+
+LAST_COMPILER = 16
+"""Major version of the last compiler that was released; what is said of no other holds for it."""
+
+EARLIER_COMPILERS = {"FULLY_CONNECTED": 4, "RESIZE_NEAREST_NEIGHBOR": 2, "TRANSPOSE": 0}
+"""Operator -> newest version that compilers before 16 map: google-coral/edgetpu#187 and #242, compiled by 14.1, #342 by
+15.0; a FULLY_CONNECTED that keeps its dimensions has version 5 and was refused by 14.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +85,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An operator as the rules see it; `runtime` is the highest runtime version the model may demand."""
+    """An operator as the rules see it.
+
+    runtime: the highest runtime version that the model may demand. compiler: the compiler's major version.
+    """
 
     graph: Graph
     operator: Operator
     limits: Limits
     runtime: int
+    compiler: int = LAST_COMPILER
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -100,6 +115,13 @@ class Node:
     @property
     def output(self) -> Tensor:
         return self.graph.tensors[self.operator.outputs[0]]
+
+    def parameter(self, position: int) -> Tensor:
+        """The input at a position. IndexError if the operator leaves it out."""
+        index = self.operator.inputs[position]
+        if index < 0:
+            raise IndexError(position)
+        return self.graph.tensors[index]
 
 
 Breach = Iterator[str]
@@ -196,12 +218,40 @@ def known_operator(node: Node) -> Breach:
         yield node.operator.name
 
 
-@constraint("edge-tpu-runtime", status="Operation version not supported", remedy="Update the Edge TPU runtime.")
+@constraint("edge-tpu-compiler-version", status=VERSION, remedy="Compile with edgetpu_compiler 16.0.")
+def compiler_version(node: Node) -> Breach:
+    """Compilers before 16.0 do not know the operator, or not in this version."""
+    newest = EARLIER_COMPILERS.get(node.operator.name, node.operator.version)
+    if node.compiler < LAST_COMPILER and node.operator.version > newest:
+        yield f"version {node.operator.version}, compiler {node.compiler}"
+
+
+@constraint("edge-tpu-runtime", status=VERSION, remedy="Update the Edge TPU runtime.")
 def runtime_version(node: Node) -> Breach:
     """The board's Edge TPU runtime must be new enough for the operator."""
     needed = RUNTIME.get(node.operator.name, 0)
     if needed > node.runtime:
         yield f"needs runtime {needed}, the board has {node.runtime}"
+
+
+@constraint(
+    "edge-tpu-constant-parameters",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "TRANSPOSE_CONV",
+    "PRELU",
+    status=NOT_CONSTANT,
+)
+def constant_parameters(node: Node) -> Breach:
+    """Weights, biases and slopes must be constants of the model."""
+    needed, optional = ((0, 1), 3) if node.operator.name == "TRANSPOSE_CONV" else ((1,), 2)
+    tensors = [node.parameter(position) for position in needed]
+    if len(node.operator.inputs) > optional and node.operator.inputs[optional] >= 0:
+        tensors.append(node.parameter(optional))
+    for tensor in tensors:
+        if not tensor.is_constant:
+            yield f"{tensor.name} is computed"
 
 
 @constraint("edge-tpu-rank", status=RANK, remedy="Fix the batch size at 1 and reshape to three dimensions.")
@@ -218,18 +268,6 @@ def dynamic(node: Node) -> Breach:
     for tensor in node.activations:
         if -1 in tensor.shape_signature[1:]:
             yield shape_text(tensor.shape_signature)
-
-
-@constraint(
-    "edge-tpu-constant-parameters", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "PRELU"
-)
-def constant_parameters(node: Node) -> Breach:
-    """Weights, biases and slopes must be constants of the model."""
-    positions = (0, 1) if node.operator.name == "TRANSPOSE_CONV" else (1,)
-    for position in positions:
-        tensor = node.graph.tensors[node.operator.inputs[position]]
-        if not tensor.is_constant:
-            yield f"{tensor.name} is computed"
 
 
 @constraint(
@@ -251,7 +289,7 @@ def dilation(node: Node) -> Breach:
     """The dilation must be the same in x and y, except across a side of the kernel that is 1."""
     options = node.operator.options
     y, x = int(options.get("dilation_h_factor", 1)), int(options.get("dilation_w_factor", 1))
-    kernel = node.graph.tensors[node.operator.inputs[1]].shape
+    kernel = node.parameter(1).shape
     if y != x and not (kernel[1] == 1 or kernel[2] == 1):
         yield f"{y}x{x} with a {kernel[1]}x{kernel[2]} kernel"
 
@@ -292,9 +330,27 @@ def strided_slice(node: Node) -> Breach:
     options = node.operator.options
     if options.get("ellipsis_mask", 0) or options.get("new_axis_mask", 0):
         yield "ellipsis or new axis"
-    strides = node.graph.tensors[node.operator.inputs[3]].data
+    strides = node.parameter(3).data
     if strides is not None and np.any(np.abs(strides) > 1):
         yield f"strides {np.asarray(strides).tolist()}"
+
+
+@constraint("edge-tpu-squeeze", "SQUEEZE", remedy="Use RESHAPE instead, or squeeze leading dimensions only.")
+def squeeze(node: Node) -> Breach:
+    """A SQUEEZE is mapped only where it takes leading dimensions of 1 away, so that nothing moves."""
+    if _without_leading_ones(node.input.shape) != _without_leading_ones(node.output.shape):
+        yield f"{shape_text(node.input.shape)} -> {shape_text(node.output.shape)}"
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dropwhile(lambda size: size == 1, shape))
+
+
+@constraint("edge-tpu-pad", "PAD", "PADV2", remedy="Pad x and y only, or update the Edge TPU runtime.")
+def pad(node: Node) -> Breach:
+    """Runtimes before 13 pad along x and y only."""
+    if node.runtime < 13 and node.input.shape[-1:] != node.output.shape[-1:]:
+        yield f"{shape_text(node.input.shape)} -> {shape_text(node.output.shape)}"
 
 
 @constraint(
@@ -356,15 +412,19 @@ def softmax(node: Node) -> Breach:
     "edge-tpu-mean", "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", remedy="Replace MEAN by AVERAGE_POOL_2D in two steps."
 )
 def mean(node: Node) -> Breach:
-    """A reduction over channels needs a multiple of 4 of them, and over positions not too many."""
+    """A reduction keeps the batch; over channels it needs a multiple of 4 of them, over positions not too many."""
     source = node.input.shape
-    axes = node.graph.tensors[node.operator.inputs[1]].data
-    if axes is None or not source or node.output.elements == node.input.elements:
+    axes = node.parameter(1)
+    if len(source) > 3 and axes.elements == len(source):
+        yield "over every dimension, the batch too"
+    if not source or node.output.elements == node.input.elements:
         return
     reduced = node.input.elements / node.output.elements
     last = node.output.shape[-1:] != source[-1:]
     if last and source[-1] % 4:
         yield f"{source[-1]} channels"
+    elif last and node.runtime < 13:
+        yield f"over channels, with runtime {node.runtime}"
     elif not last and reduced > node.limits.mean_window:
         yield f"{reduced:,.0f} positions"
 
@@ -372,6 +432,6 @@ def mean(node: Node) -> Breach:
 @constraint("edge-tpu-prelu", "PRELU", remedy="Share the slopes: PReLU(shared_axes=[1, 2]).")
 def prelu(node: Node) -> Breach:
     """PRELU must have one slope a channel."""
-    slopes = node.graph.tensors[node.operator.inputs[1]].shape
+    slopes = node.parameter(1).shape
     if prod(slopes[:-1]) > 1:
         yield shape_text(slopes)

@@ -61,14 +61,65 @@ def test_a_wrong_placement_is_counted(shared, tmp_path):
     assert document["models_exact"] == 2
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '[{"model": 1}]', "[1]"])
-def test_an_unusable_file_is_refused(tmp_path, text):
+TENSOR = {"shape": [1, 8], "dtype": "INT8", "const": False, "scale": [0.1], "zp": [0]}
+OPERATOR = {"i": 0, "op": "RELU", "ver": 1, "inputs": [TENSOR], "outputs": [TENSOR], "options": {}}
+MODEL = {"model": "m", "ops": [OPERATOR], "cpu_ops": [], "log": None}
+
+
+def answered(tmp_path, text: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "x.json").write_text(text)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path / "x.json")], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "why"),
+    [
+        ("{", ":1", "not JSON"),
+        ("[" * 100_000, "x.json", "nested"),
+        ("{}", "x.json", "a list"),
+        ("[]", "x.json", "at least one"),
+        ("[1]", "[0]", "dictionary"),
+        (json.dumps([MODEL, {"model": "n"}]), "[1].ops", "required"),
+        (json.dumps([{**MODEL, "cpu_ops": [9]}]), "[0]", "9"),
+        (json.dumps([{**MODEL, "ops": [OPERATOR, OPERATOR]}]), "[0]", "same number"),
+        (json.dumps([{**MODEL, "ops": [{**OPERATOR, "inputs": [{**TENSOR, "dtype": "INT5"}]}]}]), ".dtype", "INT5"),
+        (json.dumps([{**MODEL, "ops": [{**OPERATOR, "inputs": [{**TENSOR, "shape": [-1]}]}]}]), ".shape[0]", "-1"),
+        (json.dumps([{**MODEL, "ops": [{**OPERATOR, "options": {"Padding": "x"}}]}]), ".options", "Padding"),
+    ],
+)
+def test_an_unusable_file_is_refused_with_place_and_reason(tmp_path, text, where, why):
+    done = answered(tmp_path, text)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = dict(line.strip().split(":", 1) for line in done.stderr.splitlines()[1:])
+    assert where in lines["where"]
+    assert why in lines["why"]
+    assert "ops" in lines["try"]
+    assert "Error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        {**OPERATOR, "op": "NEVER_HEARD_OF"},
+        {**OPERATOR, "op": "CUSTOM:Mine", "options": None},
+        {**OPERATOR, "inputs": [], "outputs": []},
+        {**OPERATOR, "inputs": [None], "op": "PRELU"},
+        {**OPERATOR, "inputs": [{**TENSOR, "shape": []}], "op": "SOFTMAX"},
+    ],
+)
+def test_a_strange_operator_is_placed_on_the_cpu_or_harmless(tmp_path, operator):
+    done = answered(tmp_path, json.dumps([{**MODEL, "ops": [operator]}]))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["operators"] == 1
+
+
+def test_a_part_of_the_file_in_another_order(shared, tmp_path):
+    records = json.loads((shared / "coral" / "edgetpu_mapping.json").read_text())
+    (tmp_path / "x.json").write_text(json.dumps(records[9::-1]))
+    document = run(tmp_path / "x.json")
+    assert document["models"] == document["models_exact"] == 10
 
 
 def chain(*names: str, type_: TensorType = TensorType.INT8, shape: tuple[int, ...] = (1, 8, 8, 16)) -> Graph:
