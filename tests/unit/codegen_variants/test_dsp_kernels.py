@@ -20,8 +20,8 @@ from single import INT8, INT32, T, model
 
 from edgeq.boards import load_board
 from edgeq.codegen import emit, plan, write_bundle
-from edgeq.codegen.variants.dsp.elementwise import exact_sums, line
 from edgeq.codegen.variants.dsp.fully_connected import _before_bytes
+from edgeq.codegen.variants.sums import exact_sums, line
 from edgeq.graph import Graph, write_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))

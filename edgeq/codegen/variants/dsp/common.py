@@ -6,20 +6,17 @@ nothing spills. They are leaf functions that keep to the AAPCS; tensors are NHWC
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.arithmetic import Ints, wrap32
-from edgeq.codegen.lower.common import activation_range, zero_point
-from edgeq.codegen.lower.convolution import Weights, accumulators_fit
+from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.proofs import (
     Requantization,
     ShortForm,
-    accumulator_bounds,
     best_short_form,
     fits_general_form,
     general_addend,
@@ -36,48 +33,6 @@ def applies(node: Node) -> bool:
     """Whether the core has the extension and the operator takes int8 in and out."""
     plain = all(t.type is TensorType.INT8 for t in (node.input(0), node.output()))
     return node.target.family == "dsp" and plain
-
-
-def function(name: str, comment: str, lines: Iterable[str]) -> str:
-    """A leaf function as C text: the comment, then top-level assembly in a section of its own (for --gc-sections)."""
-    head = [
-        f'    .pushsection .text.{name}, \\"ax\\", %progbits', "    .syntax unified", "    .thumb", "    .balign 4",
-        f"    .global {name}", f"    .type {name}, %function", f"    {name}:",
-    ]  # fmt: skip
-    tail = [f"    .size {name}, . - {name}", "    .popsection"]
-    body = "\n".join(f'    "{line}\\n"' for line in (*head, *lines, *tail))
-    text = f"/* {comment} */\n__asm__(\n{body});\n"
-    if len(text) <= 4000:
-        return text
-    quiet = '#pragma GCC diagnostic ignored "-Woverlength-strings" /* longer than the 4,095 characters of C99 */'
-    return f"#pragma GCC diagnostic push\n{quiet}\n{text}#pragma GCC diagnostic pop\n"
-
-
-def requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
-    """The exact function of a convolution-like operator with weights [channels, taps].
-
-    None where it shifts left, or where the activation leaves a single result.
-    """
-    return node.once(("requantization", flat.shape), lambda: _requantization(node, constants, flat))
-
-
-def _requantization(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Requantization | None:
-    source, result = node.input(0), node.output()
-    if not accumulators_fit(flat, constants.bias, source) or bool((constants.shifts > 0).any()):
-        return None
-    low, high = accumulator_bounds(flat, constants.bias, zero_point(source))
-    minimum, maximum = activation_range(node, result)
-    if minimum == maximum:
-        return None
-    return Requantization(
-        multiplier=constants.multipliers.astype(np.int64),
-        exponent=-constants.shifts.astype(np.int64),
-        zero_point=zero_point(result),
-        minimum=minimum,
-        maximum=maximum,
-        low=low,
-        high=high,
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,14 +214,3 @@ def pair_words(weights: Ints) -> Ints:
 def pair_bias(bias: Ints) -> Ints:
     """Starting accumulators [channels]: raw = b0 + 256 b1 and low = b0 of each pair, interleaved."""
     return np.stack([bias[0::2] + 256 * bias[1::2], bias[0::2]], axis=1).reshape(-1)
-
-
-def as_words(values: Ints) -> NDArray[np.int32]:
-    """Modulo 2^32, as int32."""
-    return wrap32(values).astype(np.int32).reshape(-1)
-
-
-def bytes_as_words(values: Ints) -> Ints:
-    """int8 [rows, bytes] as words, rows padded to whole words."""
-    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % 4))).astype(np.int8)
-    return np.ascontiguousarray(padded).view("<i4").astype(np.int64)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of, window_overlap
+from edgeq.codegen.lower.convolution import weights_of, window_overlap
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Overlap, Source, Step, Unsupported
+from edgeq.codegen.step import Constant, Node, Overlap, Source, Step
 from edgeq.codegen.variants.dsp import gemm
-from edgeq.codegen.variants.dsp.common import Ending, applies, endings, requantization
+from edgeq.codegen.variants.dsp.common import Ending, applies, endings
+from edgeq.codegen.variants.layers import Windowed, folded_bias, requantization
 
 _WHOLE_BYTES = 2048
 """The largest padded input that is copied whole so that pairs may cross rows."""
@@ -83,23 +84,18 @@ def _before_bytes(node: Node, window: _Window) -> int:
 @variant("CONV_2D")
 def conv_2d(node: Node) -> Iterator[Step]:
     """Any filter and stride; see the module."""
-    if not applies(node):
+    layer = Windowed.of(node) if applies(node) else None
+    if layer is None:
         return
-    try:
-        out_c, filter_h, filter_w, filter_c = node.input(1).shape
-        shape = geometry(node, filter_h, filter_w)
-        constants = weights_of(node, out_c)
-    except Unsupported:
-        return
-    plain = shape["dilation_h"] == shape["dilation_w"] == shape["batches"] == 1 and filter_c == shape["in_c"]
+    out_c, constants = layer.shape["out_c"], layer.constants
     flat = constants.weights.reshape(out_c, -1)
     exact = requantization(node, constants, flat)
-    if not plain or out_c % 4 or exact is None:
+    if not layer.plain or out_c % 4 or exact is None:
         return
-    folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
+    folded = folded_bias(node, constants.bias, flat)
     up = np.where(np.arange(out_c) % 2 == 1, 8, 0)
     for ending in endings(exact, flat.astype(np.int64), folded, up=up, preferred=_SHIFTS, group=4):
-        yield _step(node, shape, flat, folded, ending)
+        yield _step(node, layer.shape, flat, folded, ending)
 
 
 def _step(node: Node, shape: dict[str, int], flat: NDArray[np.int8], folded: Ints, ending: Ending) -> Step:

@@ -29,23 +29,13 @@ from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of
+from edgeq.codegen.lower.convolution import weights_of
 from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step, Unsupported
-from edgeq.codegen.variants.dsp.common import (
-    BUDGET,
-    Ending,
-    Tail,
-    applies,
-    as_words,
-    bytes_as_words,
-    endings,
-    function,
-    general_product,
-    general_result,
-    requantization,
-)
+from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step
+from edgeq.codegen.variants.assembly import as_words, bytes_as_words, function
+from edgeq.codegen.variants.dsp.common import BUDGET, Ending, Tail, applies, endings, general_product, general_result
+from edgeq.codegen.variants.layers import Windowed, folded_bias, requantization
 
 _SHIFTS = (3, 4, 2)
 _UNROLL: dict[Optimize, int] = {"speed": 12, "balanced": 6, "ram": 3, "flash": 1}
@@ -312,25 +302,18 @@ def _fits(plane: _Plane) -> bool:
 @variant("DEPTHWISE_CONV_2D")
 def depthwise_conv_2d(node: Node) -> Iterator[Step]:
     """3x3 with equal strides of 1 or 2; see the module."""
-    if not applies(node):
+    layer = Windowed.of(node) if applies(node) else None
+    if layer is None or not layer.plain or not layer.square:
         return
-    try:
-        _, filter_h, filter_w, out_c = node.input(1).shape
-        shape = geometry(node, filter_h, filter_w)
-        constants = weights_of(node, out_c)
-    except Unsupported:
-        return
-    plain = shape["dilation_h"] == shape["dilation_w"] == shape["batches"] == 1 and out_c == shape["in_c"]
-    square = shape["stride_h"] == shape["stride_w"] <= 2 and filter_h == filter_w == 3
-    plane = _Plane(shape)
-    if not plain or not square or not _fits(plane):
+    plane, constants = _Plane(layer.shape), layer.constants
+    if not _fits(plane):
         return
     flat = constants.weights.reshape(9, -1).T
     exact = requantization(node, constants, flat)
     if exact is None:
         return
-    folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
-    up = np.zeros(out_c, np.int64)
+    folded = folded_bias(node, constants.bias, flat)
+    up = np.zeros(len(flat), np.int64)
     for ending in endings(exact, flat.astype(np.int64), folded, up=up, preferred=_SHIFTS, group=1):
         yield _step(node, plane, flat, folded, ending)
 

@@ -27,23 +27,12 @@ from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step, Unsupported
-from edgeq.codegen.variants.dsp.common import (
-    BUDGET,
-    Ending,
-    Tail,
-    applies,
-    as_words,
-    bytes_as_words,
-    endings,
-    function,
-    general_product,
-    general_result,
-    requantization,
-)
+from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step
+from edgeq.codegen.variants.assembly import as_words, bytes_as_words, function
+from edgeq.codegen.variants.dsp.common import BUDGET, Ending, Tail, applies, endings, general_product, general_result
+from edgeq.codegen.variants.layers import Windowed, folded_bias, requantization
 
 _SHIFTS = (3, 4, 2)
 _UNROLLED: dict[Optimize, int] = {"speed": 30, "balanced": 8, "ram": 8, "flash": 0}
@@ -392,25 +381,20 @@ def _cost(window: _Window, ending: Ending) -> float:
 @variant("DEPTHWISE_CONV_2D")
 def depthwise_window(node: Node) -> Iterator[Step]:
     """Any window; see the module."""
-    if not applies(node):
+    layer = Windowed.of(node) if applies(node) else None
+    if layer is None:
         return
-    try:
-        _, filter_h, filter_w, out_c = node.input(1).shape
-        shape = geometry(node, filter_h, filter_w)
-        constants = weights_of(node, out_c)
-    except Unsupported:
-        return
-    taps = constants.weights.reshape(filter_h, filter_w, -1)
-    flat = (taps.transpose(1, 0, 2) if _turned(shape) else taps).reshape(filter_h * filter_w, -1).T
+    shape, constants = layer.shape, layer.constants
+    taps = constants.weights.reshape(shape["filter_h"], shape["filter_w"], -1)
+    flat = (taps.transpose(1, 0, 2) if _turned(shape) else taps).reshape(-1, shape["out_c"]).T
     exact = requantization(node, constants, flat)
-    if exact is None or shape["batches"] != 1 or out_c % shape["in_c"]:
+    if exact is None or shape["batches"] != 1 or shape["out_c"] % shape["in_c"]:
         return
     window = _window(shape)
     if (window.step, window.dilation > 1) not in {(1, False), (1, True), (2, False)} or not _fits(window):
         return
-    weights = flat.astype(np.int64)
-    folded = constants.bias - zero_point(node.input(0)) * weights.sum(axis=1)
-    for ending in endings(exact, weights, folded, up=np.zeros(out_c, np.int64), preferred=_SHIFTS, group=1):
+    folded, up = folded_bias(node, constants.bias, flat), np.zeros(len(flat), np.int64)
+    for ending in endings(exact, flat.astype(np.int64), folded, up=up, preferred=_SHIFTS, group=1):
         yield _layer(node, window, (flat, folded), exact, ending)
 
 

@@ -26,27 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
-from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import weights_of
 from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Optimize, Overlap, Source, Step, Unsupported
+from edgeq.codegen.variants.assembly import as_words, bytes_as_words, function
 from edgeq.codegen.variants.dsp import gemm
 from edgeq.codegen.variants.dsp.common import (
     Ending,
     Run,
     Tail,
     applies,
-    as_words,
-    bytes_as_words,
     endings,
-    function,
     general_value,
     pair_bias,
     pair_words,
-    requantization,
     unpackable,
 )
+from edgeq.codegen.variants.layers import folded_bias, requantization
 
 _SHIFTS = (1, 2, 3, 4)
 _UNROLL: dict[Optimize, int] = {"speed": 8, "balanced": 4, "ram": 4, "flash": 1}
@@ -334,8 +331,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
     fill, padded = -units % 8, _even(depth)
     exact = _padded(exact, fill)
     flat = np.pad(flat, ((0, fill), (0, padded - depth)))
-    weights = flat.astype(np.int64)
-    folded = np.pad(constants.bias, (0, fill)) - zero_point(source) * weights.sum(axis=1)
+    weights, folded = flat.astype(np.int64), folded_bias(node, np.pad(constants.bias, (0, fill)), flat)
     single = _single(exact, weights, folded)
     if single is not None:
         yield _layer(node, (flat, folded), exact, single)

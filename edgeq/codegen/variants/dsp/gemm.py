@@ -25,16 +25,8 @@ from numpy.typing import NDArray
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.step import Optimize, Source
-from edgeq.codegen.variants.dsp.common import (
-    Ending,
-    Tail,
-    as_words,
-    bytes_as_words,
-    function,
-    general_value,
-    pair_bias,
-    pair_words,
-)
+from edgeq.codegen.variants.assembly import as_words, bytes_as_words, function
+from edgeq.codegen.variants.dsp.common import Ending, Tail, general_value, pair_bias, pair_words
 
 _ACCUMULATORS = (("r7", "r11", 0), ("r6", "r10", 8), ("r9", "lr", 0), ("r8", "r12", 8))
 """Registers of channels 0..3: pixel 0, pixel 1, and by how many bits the accumulator arrives shifted."""

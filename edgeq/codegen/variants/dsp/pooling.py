@@ -19,7 +19,8 @@ from edgeq.codegen.lower.pooling import pool_2d
 from edgeq.codegen.lower.reduction import mean
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Node, Overlap, Source, Step, Struct, Unsupported
-from edgeq.codegen.variants.dsp.common import BUDGET, applies, function
+from edgeq.codegen.variants.assembly import function
+from edgeq.codegen.variants.dsp.common import BUDGET, applies
 
 
 def _kernel(pixels: int, channels: int) -> tuple[str, Source]:

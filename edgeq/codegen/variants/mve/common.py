@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints, doubling_high_mul
-from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import Weights
 from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.step import Constant, Node, Source
-from edgeq.codegen.variants.dsp.common import function, requantization
+from edgeq.codegen.variants.assembly import function
+from edgeq.codegen.variants.layers import folded_bias, requantization
 from edgeq.graph.ir import TensorType
 
 INT32_LIMIT = 2**31
@@ -152,8 +152,7 @@ def tail_of(node: Node, constants: Weights, flat: NDArray[np.int8]) -> Tail | No
 
     def make() -> Tail | None:
         exact = requantization(node, constants, flat)
-        folded = constants.bias - zero_point(node.input(0)) * flat.astype(np.int64).sum(axis=1)
-        return None if exact is None else tail(exact, folded)
+        return None if exact is None else tail(exact, folded_bias(node, constants.bias, flat))
 
     return node.once(("mve tail", flat.shape), make)
 

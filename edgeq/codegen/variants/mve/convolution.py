@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Overlap, Step, Unsupported
+from edgeq.codegen.step import Constant, Node, Overlap, Step
+from edgeq.codegen.variants.layers import Windowed
 from edgeq.codegen.variants.mve import dot, requantize
 from edgeq.codegen.variants.mve.common import (
     ACCUMULATORS,
@@ -58,21 +58,15 @@ class Convolution:
     @staticmethod
     def of(node: Node) -> Convolution | None:
         """None where no kernel applies or a proof fails."""
-        if not applies(node):
+        layer = Windowed.of(node) if applies(node) else None
+        if layer is None:
             return None
-        try:
-            channels, filter_h, filter_w, filter_c = node.input(1).shape
-            shape = geometry(node, filter_h, filter_w)
-            constants = weights_of(node, channels)
-        except (Unsupported, ValueError):
+        shape, channels = layer.shape, layer.shape["out_c"]
+        if not layer.plain or not 3 <= shape["out_w"] <= ACCUMULATORS or channels % 2 or channels > 4096:
             return None
-        plain = shape["dilation_h"] == shape["dilation_w"] == shape["batches"] == 1 and filter_c == shape["in_c"]
-        if not plain or not 3 <= shape["out_w"] <= ACCUMULATORS or channels % 2 or channels > 4096:
-            return None
-        flat = constants.weights.reshape(channels, -1)
-        zero = zero_point(node.input(0))
-        end = tail_of(node, constants, flat)
-        return None if end is None else Convolution(shape, constants.weights, zero, end)
+        constants = layer.constants
+        end = tail_of(node, constants, constants.weights.reshape(channels, -1))
+        return None if end is None else Convolution(shape, constants.weights, zero_point(node.input(0)), end)
 
     @property
     def pitch(self) -> int:

@@ -1,7 +1,7 @@
 """ADD and SUB of two tensors of equal shape: a multiplication for each input, one saturating shift.
 
 Method. result = top byte of saturate((a * alpha + b * beta + addend) << (24 - shift)). TFLM rounds three times; that
-all of it together gives this line is proven by trying all 65,536 pairs of inputs (dsp.elementwise.line). Where
+all of it together gives this line is proven by trying all 65,536 pairs of inputs (sums.line). Where
 factors of 22 bits are too coarse, a and b are moved into the top byte and multiplied by 29 bits (VQDMLASH, VQDMLAH:
 drop 7).
 
@@ -19,11 +19,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgeq.codegen.lower.common import activations, in_place
-from edgeq.codegen.lower.elementwise import add as portable_add
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Step, Struct, Unsupported
-from edgeq.codegen.variants.dsp.elementwise import exact_sums, line
+from edgeq.codegen.step import Constant, Node, Step
 from edgeq.codegen.variants.mve.common import Kernel, applies, assembly, sources
+from edgeq.codegen.variants.sums import Sum, line
 
 
 def kernel(drop: int) -> Kernel:
@@ -54,19 +53,11 @@ _FINE = 7
 @variant("ADD", "SUB")
 def add(node: Node) -> Iterator[Step]:
     """Equal shapes; see the module."""
-    if not applies(node):
+    both = Sum.of(node) if applies(node) else None
+    if both is None:
         return
-    try:
-        a, b, result = node.input(0), node.input(1), node.output()
-        portable = next(iter(portable_add(node)))
-    except Unsupported:
-        return
-    if a.shape != b.shape or a.shape != result.shape or a.is_constant or b.is_constant or a.type is not b.type:
-        return
-    fields = next(c.fields for c in portable.constants if isinstance(c, Struct))
-    sign = -1 if node.operator.name == "SUB" else 1
-    exact, alpha, beta = exact_sums(fields), a.scale / result.scale, sign * b.scale / result.scale
-    found = line(exact, alpha, beta, drop=0) or line(exact, alpha, beta, drop=_FINE)
+    a, b, result = both.a, both.b, both.result
+    found = next(filter(None, (line(both.exact, both.alpha, both.beta, drop) for drop in (0, _FINE))), None)
     if found is None or max(abs(found.alpha), abs(found.beta)) >= 2**31:
         return
     add_kernel = kernel(found.drop)

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Step, Unsupported
+from edgeq.codegen.variants.layers import folded_bias
 from edgeq.codegen.variants.mve import dot, requantize
 from edgeq.codegen.variants.mve.common import (
     FLOOR,
@@ -150,7 +150,6 @@ def pointwise(node: Node) -> Iterator[Step]:
 def _steps(node: Node, units: int, depth: int) -> Iterator[Step]:
     try:
         constants = weights_of(node, units)
-        zero = zero_point(node.input(0))
     except (Unsupported, ValueError):
         return
     source, result = node.input(0), node.output()
@@ -158,7 +157,7 @@ def _steps(node: Node, units: int, depth: int) -> Iterator[Step]:
         return
     batches = source.elements // depth
     flat = constants.weights.reshape(units, depth)
-    folded = constants.bias - zero * flat.astype(np.int64).sum(axis=1)
+    folded = folded_bias(node, constants.bias, flat)
     end = tail_of(node, constants, flat)
     if end is None or result.elements != batches * units:
         return

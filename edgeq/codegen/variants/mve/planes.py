@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of
-from edgeq.codegen.step import Constant, Node, Unsupported
+from edgeq.codegen.step import Constant, Node
+from edgeq.codegen.variants.layers import Windowed
 from edgeq.codegen.variants.mve import depthwise, requantize
 from edgeq.codegen.variants.mve.common import ACCUMULATORS, SUMS, Kernel, Tail, applies, tail_of
 from edgeq.codegen.variants.mve.depthwise import FRONT, Filter
@@ -54,16 +54,13 @@ class Depthwise:
     @staticmethod
     def of(node: Node) -> Depthwise | None:
         """None where the kernels do not apply or a proof fails."""
-        try:
-            _, filter_h, filter_w, channels = node.input(1).shape
-            shape = geometry(node, filter_h, filter_w)
-            constants = weights_of(node, channels)
-        except (Unsupported, ValueError):
+        layer = Windowed.of(node) if applies(node) else None
+        f = None if layer is None else Filter.of(layer.shape)
+        if layer is None or f is None or not (f.rows or f.strips) or layer.depth >= 4096:
             return None
-        f = Filter.of(shape)
-        if f is None or not (f.rows or f.strips) or channels >= 4096 or not applies(node):
-            return None
-        by_channel = np.ascontiguousarray(constants.weights.reshape(filter_h, filter_w, channels).transpose(2, 0, 1))
+        shape, constants, channels = layer.shape, layer.constants, layer.depth
+        taps = constants.weights.reshape(shape["filter_h"], shape["filter_w"], channels)
+        by_channel = np.ascontiguousarray(taps.transpose(2, 0, 1))
         flat = by_channel.reshape(channels, -1)
         zero = zero_point(node.input(0))
         end = tail_of(node, constants, flat)

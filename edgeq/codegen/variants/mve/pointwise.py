@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Overlap, Step, Unsupported
+from edgeq.codegen.step import Constant, Node, Overlap, Step
+from edgeq.codegen.variants.layers import Windowed
 from edgeq.codegen.variants.mve import depthwise, dot, requantize
 from edgeq.codegen.variants.mve.common import (
     ACCUMULATORS,
@@ -54,22 +54,18 @@ class _Pointwise:
     @staticmethod
     def of(node: Node) -> _Pointwise | None:
         """None where the kernel does not apply or a proof fails."""
-        if not applies(node):
+        layer = Windowed.of(node) if applies(node) else None
+        if layer is None:
             return None
-        try:
-            channels, filter_h, filter_w, filter_c = node.input(1).shape
-            shape = geometry(node, filter_h, filter_w)
-            constants = weights_of(node, channels)
-        except (Unsupported, ValueError):
-            return None
-        one = filter_h == filter_w == shape["stride_h"] == shape["stride_w"] == 1
+        shape, channels = layer.shape, layer.shape["out_c"]
+        one = shape["filter_h"] == shape["filter_w"] == shape["stride_h"] == shape["stride_w"] == 1
         depth, pixels = shape["in_c"], shape["batches"] * shape["out_h"] * shape["out_w"]
         inside = shape["pad_top"] == shape["pad_left"] == 0 and shape["out_h"] == shape["in_h"]
         tile = 6 if depth == 8 else 3
-        if not one or not inside or filter_c != depth or not (depth == 8 or 16 <= depth <= 1024) or pixels < tile:
+        if not one or not inside or layer.depth != depth or not (depth == 8 or 16 <= depth <= 1024) or pixels < tile:
             return None
-        flat = constants.weights.reshape(channels, depth)
-        end = tail_of(node, constants, flat)
+        flat = layer.constants.weights.reshape(channels, depth)
+        end = tail_of(node, layer.constants, flat)
         if end is None:
             return None
         if depth == 8:

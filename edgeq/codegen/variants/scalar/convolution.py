@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of, window_overlap
+from edgeq.codegen.lower.convolution import window_overlap
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Overlap, Source, Step, Unsupported
-from edgeq.codegen.variants.dsp.common import requantization
+from edgeq.codegen.step import Constant, Node, Overlap, Source, Step
+from edgeq.codegen.variants.layers import Windowed, folded_bias, requantization
 from edgeq.codegen.variants.scalar import gemm
 from edgeq.codegen.variants.scalar.common import applies, is_armv6m, short_form
 
@@ -94,23 +94,17 @@ def _before_bytes(node: Node, window: _Window) -> int:
 @variant("CONV_2D")
 def conv_2d(node: Node) -> Iterator[Step]:
     """Any filter and stride; see the module."""
-    if not applies(node):
+    layer = Windowed.of(node) if applies(node) else None
+    if layer is None:
         return
-    try:
-        out_c, filter_h, filter_w, filter_c = node.input(1).shape
-        shape = geometry(node, filter_h, filter_w)
-        constants = weights_of(node, out_c)
-    except Unsupported:
-        return
-    plain = shape["dilation_h"] == shape["dilation_w"] == shape["batches"] == 1 and filter_c == shape["in_c"]
-    flat = constants.weights.reshape(out_c, -1)
+    shape, constants = layer.shape, layer.constants
+    flat = constants.weights.reshape(shape["out_c"], -1)
     exact = requantization(node, constants, flat)
     form = None if exact is None else short_form(node, exact)
-    if not plain or form is None or flat.shape[1] > 4000:
+    if not layer.plain or form is None or flat.shape[1] > 4000:
         return
     source, result = node.input(0), node.output()
-    weights = flat.astype(np.int64)
-    found = gemm.sections(weights, constants.bias - zero_point(source) * weights.sum(axis=1), form)
+    found = gemm.sections(flat.astype(np.int64), folded_bias(node, constants.bias, flat), form)
     kernels = [gemm.kernel(section, form, node.target.optimize) for section in found]
     window = _window(shape)
     words = 2 * max(section.taps for section in found)
@@ -122,9 +116,9 @@ def conv_2d(node: Node) -> Iterator[Step]:
         operator=node.operator.index,
         name=node.operator.name,
         kernel=f"conv_2d_s8_{'armv6m' if is_armv6m(node) else 'armv7m'}",
-        method=f"{filter_h}x{filter_w}, stride {shape['stride_h']}x{shape['stride_w']}, four pixels by one channel, "
-        f"two products in a multiplication{', rows padded in scratch' if window.rows else ''}, certified "
-        "requantization",
+        method=f"{shape['filter_h']}x{shape['filter_w']}, stride {shape['stride_h']}x{shape['stride_w']}, "
+        "four pixels by one channel, two products in a multiplication"
+        f"{', rows padded in scratch' if window.rows else ''}, certified requantization",
         calls=(f"{driver}({{t{source.index}}}, {{t{result.index}}}, {{stream}}, {{scratch}});",),
         inputs=(source.index,),
         outputs=(result.index,),
@@ -134,7 +128,7 @@ def conv_2d(node: Node) -> Iterator[Step]:
         headers=() if form.proven.all() else ("arithmetic.h",),
         emitted=(driver_source, *(k[1] for k in kernels), _PACK),
         macs=result.elements * flat.shape[1],
-        cost=gemm.cost(found, form, blocks) + blocks * filter_h * (window.run * 11 + 20),
+        cost=gemm.cost(found, form, blocks) + blocks * shape["filter_h"] * (window.run * 11 + 20),
         code_bytes=sum(k[2] for k in kernels) + 300,
     )
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from edgeq.codegen.lower.common import zero_point
-from edgeq.codegen.lower.convolution import geometry, weights_of
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Overlap, Source, Step, Unsupported
-from edgeq.codegen.variants.dsp.common import as_words, requantization
+from edgeq.codegen.step import Constant, Node, Overlap, Source, Step
+from edgeq.codegen.variants.assembly import as_words
+from edgeq.codegen.variants.layers import Windowed, folded_bias, requantization
 from edgeq.codegen.variants.scalar import requantize
 from edgeq.codegen.variants.scalar.common import LongForm, applies, is_armv6m, short_form
 
@@ -28,27 +28,18 @@ from edgeq.codegen.variants.scalar.common import LongForm, applies, is_armv6m, s
 @variant("DEPTHWISE_CONV_2D")
 def depthwise_conv_2d(node: Node) -> Iterator[Step]:
     """3x3 with equal strides of 1 or 2; see the module."""
-    if not applies(node):
+    layer = Windowed.of(node) if applies(node) else None
+    if layer is None or not layer.plain or not layer.square:
         return
-    try:
-        _, filter_h, filter_w, out_c = node.input(1).shape
-        shape = geometry(node, filter_h, filter_w)
-        constants = weights_of(node, out_c)
-    except Unsupported:
-        return
-    plain = shape["dilation_h"] == shape["dilation_w"] == shape["batches"] == 1 and out_c == shape["in_c"]
-    square = shape["stride_h"] == shape["stride_w"] <= 2 and filter_h == filter_w == 3
-    if not plain or not square:
-        return
+    shape, constants = layer.shape, layer.constants
     flat = constants.weights.reshape(9, -1).T
     exact = requantization(node, constants, flat)
     form = None if exact is None else short_form(node, exact)
     if form is None:
         return
     source, result = node.input(0), node.output()
-    weights = flat.astype(np.int64)
-    folded = constants.bias - zero_point(source) * weights.sum(axis=1)
-    channels = as_words(np.concatenate([folded[:, None], requantize.parameters(form), weights], axis=1))
+    folded = folded_bias(node, constants.bias, flat)
+    channels = as_words(np.concatenate([folded[:, None], requantize.parameters(form), flat.astype(np.int64)], axis=1))
     name, emitted = _kernel(shape, zero_point(source), form)
     width, rows = _size(shape)
     outputs = shape["out_h"] * shape["out_w"]
@@ -67,7 +58,7 @@ def depthwise_conv_2d(node: Node) -> Iterator[Step]:
         headers=requantize.headers(form),
         emitted=(emitted,),
         macs=result.elements * 9,
-        cost=out_c * (outputs * (30 if isinstance(form, LongForm) else 58) + shape["in_h"] * shape["in_w"] * 4),
+        cost=len(flat) * (outputs * (30 if isinstance(form, LongForm) else 58) + shape["in_h"] * shape["in_w"] * 4),
         code_bytes=700,
     )
 

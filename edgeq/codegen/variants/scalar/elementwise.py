@@ -16,12 +16,11 @@ import numpy as np
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.lower.common import activations, in_place
-from edgeq.codegen.lower.elementwise import add as portable_add
 from edgeq.codegen.registry import variant
-from edgeq.codegen.step import Constant, Node, Source, Step, Struct, Unsupported
-from edgeq.codegen.variants.dsp.common import as_words
-from edgeq.codegen.variants.dsp.elementwise import addends, exact_sums, fitting_addend, line
+from edgeq.codegen.step import Constant, Node, Source, Step
+from edgeq.codegen.variants.assembly import as_words
 from edgeq.codegen.variants.scalar.common import applies
+from edgeq.codegen.variants.sums import Sum, addends, fitting_addend, line
 
 _PROTOTYPE = (
     "void edgeq_add_s8_scalar(const int8_t *a, const int8_t *b, int8_t *y, const int8_t *end, int32_t alpha,\n"
@@ -71,21 +70,13 @@ _TABLE_SOURCE = Source(
 @variant("ADD", "SUB")
 def add(node: Node) -> Iterator[Step]:
     """Equal shapes; see the module."""
-    if not applies(node):
+    both = Sum.of(node) if applies(node) else None
+    if both is None:
         return
-    try:
-        a, b, result = node.input(0), node.input(1), node.output()
-        portable = next(iter(portable_add(node)))
-    except Unsupported:
-        return
-    if a.shape != b.shape or a.shape != result.shape or a.is_constant or b.is_constant:
-        return
-    fields = next(c.fields for c in portable.constants if isinstance(c, Struct))
-    sign = -1 if node.operator.name == "SUB" else 1
-    exact = exact_sums(fields)
-    found = line(exact, a.scale / result.scale, sign * b.scale / result.scale, drop=0)
+    a, b, result = both.a, both.b, both.result
+    found = line(both.exact, both.alpha, both.beta, drop=0)
     if found is None:
-        yield from _by_table(node, fields, exact)
+        yield from _by_table(node, both)
         return
     end = f"(const int8_t *){{t{result.index}}} + {result.elements}"
     yield Step(
@@ -119,12 +110,12 @@ def _tables(fields: Mapping[str, Any], exact: Ints) -> tuple[Ints, int] | None:
     return None if addend is None else (np.concatenate([a + addend, b]), shift)
 
 
-def _by_table(node: Node, fields: Mapping[str, Any], exact: Ints) -> Iterator[Step]:
-    found = _tables(fields, exact)
+def _by_table(node: Node, both: Sum) -> Iterator[Step]:
+    found = _tables(both.fields, both.exact)
     if found is None:
         return
     tables, shift = found
-    a, b, result = node.input(0), node.input(1), node.output()
+    a, b, result = both.a, both.b, both.result
     end = f"(const int8_t *){{t{result.index}}} + {result.elements}"
     arguments = f"{{t{a.index}}}, {{t{b.index}}}, {{t{result.index}}}, {end}, {{tables}}, {shift}"
     yield Step(

@@ -19,12 +19,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeq.codegen.lower.common import zero_point
 from edgeq.codegen.lower.convolution import weights_of
 from edgeq.codegen.proofs import Requantization
 from edgeq.codegen.registry import variant
 from edgeq.codegen.step import Constant, Node, Source, Step, Unsupported
-from edgeq.codegen.variants.dsp.common import as_words, function, requantization
+from edgeq.codegen.variants.assembly import as_words, function
+from edgeq.codegen.variants.layers import folded_bias, requantization
 from edgeq.codegen.variants.scalar import requantize
 from edgeq.codegen.variants.scalar.common import applies, is_armv6m, short_form
 
@@ -146,7 +146,7 @@ def fully_connected(node: Node) -> Iterator[Step]:
         return
     small, batches = is_armv6m(node), source.elements // depth
     weights = np.pad(flat, ((0, -units % 8), (0, 0)))
-    folded = np.pad(constants.bias, (0, -units % 8)) - zero_point(source) * weights.sum(axis=1, dtype=np.int64)
+    folded = folded_bias(node, np.pad(constants.bias, (0, -units % 8)), weights)
     rows = weights.reshape(-1, 8, depth).transpose(0, 2, 1).reshape(len(weights) // 8, -1)
     offset = rows.view(np.uint8) ^ (128 if small else 0)  # ARMv6-M reads weight + 128
     words = offset.view("<i4").astype(np.int64)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from edgeq.codegen.arithmetic import Ints
 from edgeq.codegen.step import Optimize, Source
-from edgeq.codegen.variants.dsp.common import as_words, bytes_as_words, function
+from edgeq.codegen.variants.assembly import as_words, bytes_as_words, function
 from edgeq.codegen.variants.scalar.common import LongForm, TwoProducts
 from edgeq.codegen.variants.scalar.requantize import clamped
 
