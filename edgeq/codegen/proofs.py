@@ -3,7 +3,8 @@
 Every requantization here is monotone in the accumulator (multipliers are not negative, clamps and floors keep order).
 Two monotone integer functions are equal on an interval if they agree at its ends and on both sides of every step of one
 of them. An int8 result has at most 255 steps, so a proof is a comparison at 512 points, for every accumulator that can
-occur. The interval comes from the weights and the input's range (`accumulator_bounds`).
+occur (`agrees`). For floor((acc m + c) / 2^n) each of these points bounds c, so that one interval of c holds all of the
+proof (`line`). The accumulator's interval comes from the weights and the input's range (`accumulator_bounds`).
 
 All arrays have one row a channel; integers are int64.
 """
