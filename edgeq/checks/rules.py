@@ -35,12 +35,13 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A place where a rule applies; `remedy` overrides the rule's own."""
+    """A place where a rule applies; `remedy` overrides the rule's own. by_hand: --fix cannot do it at this place."""
 
     value: str
     operator: Operator | None = None
     tensor: str | None = None
     remedy: str | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Rule:
                 name=None if found.operator is None else found.operator.custom_code or found.operator.name,
                 tensor=found.tensor,
                 remedy=found.remedy or self.remedy,
-                fixable=self.fixable,
+                fixable=self.fixable and not found.by_hand,
             )
 
 
@@ -168,11 +169,13 @@ def float_model(model: Model) -> Iterator[Found]:
 )
 def float_input(model: Model) -> Iterator[Found]:
     """A float input of a quantized model takes four times the memory, and is quantized on the device each time."""
-    quantize = {op.inputs[0]: op for op in model.graph.operators if op.name == "QUANTIZE"}
     for index in model.graph.inputs:
         tensor = model.graph.tensors[index]
-        if tensor.type in FLOATS and index in quantize:
-            yield Found(f"{tensor.type.name} {_shape(tensor.shape)}", quantize[index], tensor.name)
+        readers = [op for op in model.graph.operators if index in op.inputs]
+        quantize = next((op for op in readers if op.name == "QUANTIZE"), None)
+        if tensor.type in FLOATS and quantize is not None:
+            value = f"{tensor.type.name} {_shape(tensor.shape)}"
+            yield Found(value, quantize, tensor.name, by_hand=len(readers) > 1)
 
 
 @rule(
@@ -190,7 +193,9 @@ def float_output(model: Model) -> Iterator[Found]:
         if operator.name == "DEQUANTIZE" and operator.outputs[0] in model.graph.outputs:
             tensor = model.graph.tensors[operator.outputs[0]]
             if not model.graph.tensors[operator.inputs[0]].is_constant:
-                yield Found(f"{tensor.type.name} {_shape(tensor.shape)}", operator, tensor.name)
+                value = f"{tensor.type.name} {_shape(tensor.shape)}"
+                read = any(tensor.index in other.inputs for other in model.graph.operators)
+                yield Found(value, operator, tensor.name, by_hand=read)
 
 
 @rule(
@@ -219,7 +224,8 @@ def redundant_requantize(model: Model) -> Iterator[Found]:
             continue
         source, result = (model.graph.tensors[i] for i in (operator.inputs[0], operator.outputs[0]))
         if source.type is result.type and source.quantization == result.quantization:
-            yield Found(f"{source.type.name} {_shape(source.shape)}", operator, result.name)
+            value = f"{source.type.name} {_shape(source.shape)}"
+            yield Found(value, operator, result.name, by_hand=result.index in model.graph.outputs)
 
 
 @rule("no-operation", "note", remedy="Remove it; its result is its input.", fixable=True)

@@ -10,6 +10,8 @@ import typer
 from edgeq.cli.common import DebugOption, JsonOption, QuietOption, Verb
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgeq.quantization import SearchGoal
 
 
@@ -59,7 +61,12 @@ def convert(
     search: Annotated[
         bool, typer.Option("--search", help="Choose each layer's scheme by measuring, for --board and one of --max-*.")
     ] = False,
-    board: Annotated[str | None, typer.Option("--board", "-b", help="The board that --search is for.")] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            "--board", "-b", help="Say at the end what `edgeq check` says for this board; the one that --search is for."
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Percentage points of accuracy that the cheapest model may lose (--search).")
     ] = None,
@@ -81,11 +88,19 @@ def convert(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Turn a Keras model into a quantized .tflite file, and say what that cost in accuracy."""
+    """Turn a Keras model into a quantized .tflite file, and say what that cost in accuracy.
+
+    Exit status 0 once the file is written, also where --board says that it does not fit.
+    """
     with Verb("convert", json=json, quiet=quiet, debug=debug) as verb:
         from edgeq import api
+        from edgeq.boards import load_board
+        from edgeq.checks import document
+        from edgeq.report.check_text import render_check
         from edgeq.report.convert_text import render_conversion
 
+        goal = _goal(search, board, max_drop, (max_flash, max_latency), (jobs, scheduler))
+        checked = None if board is None or search else load_board(board)
         report = api.convert(
             model,
             out,
@@ -100,11 +115,18 @@ def convert(
             allow_float=allow_float,
             unsafe=unsafe,
             qat_epochs=epochs if qat else 0,
-            search=_goal(search, board, max_drop, (max_flash, max_latency), (jobs, scheduler)),
+            search=goal,
             seed=seed,
             progress=verb.progress,
         )
-        verb.finish(report.to_json(), lambda console: render_conversion(console, report))
+        checks = [] if checked is None else api.check(out, [checked], progress=verb.progress)
+
+        def render(console: Console) -> None:
+            render_conversion(console, report)
+            if checks:
+                render_check(console, checks)
+
+        verb.finish({**report.to_json(), **({"check": document(checks)} if checks else {})}, render)
 
 
 def _layers(given: list[str]) -> dict[str, str]:
@@ -133,16 +155,14 @@ def _goal(
     limits: tuple[str | None, str | None],
     places: tuple[int | None, str | None],
 ) -> SearchGoal | None:
-    """The goal of --search; UsageError where it has no board, or where options are given that only it uses."""
+    """The goal of --search; UsageError where it has no board, or where options are given that only it has."""
     from edgeq.checks import parse_budget
     from edgeq.errors import UsageError
     from edgeq.quantization import SearchGoal
 
     if not search:
-        if any(value is not None for value in (board, max_drop, *limits, *places)):
-            raise UsageError(
-                "bad-option", "--board, --max-*, --jobs and --scheduler belong to --search.", try_="Add --search."
-            )
+        if any(value is not None for value in (max_drop, *limits, *places)):
+            raise UsageError("bad-option", "--max-*, --jobs and --scheduler belong to --search.", try_="Add --search.")
         return None
     if board is None:
         raise UsageError(

@@ -90,9 +90,9 @@ def _basis_text(quantity: Quantity) -> str:
 
 def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
     """Findings of the same rule and remedy together, in order."""
-    groups: dict[tuple[str, str | None], list[Finding]] = {}
+    groups: dict[tuple[str, str | None, bool], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.rule, finding.remedy), []).append(finding)
+        groups.setdefault((finding.rule, finding.remedy, finding.fixable), []).append(finding)
     return list(groups.values())
 
 
@@ -112,7 +112,7 @@ def _render_finding(console: Console, group: Sequence[Finding], all_: bool) -> N
     if len(group) > 2 and not all_:
         console.print(f"    [dim]and {len(group) - 2} more[/]")
     if first.remedy:
-        fix = " [dim](--fix does it)[/]" if first.fixable else ""
+        fix = " [dim](edgeq check --fix does it)[/]" if first.fixable else ""
         console.print(f"    [green]→[/] {escape(first.remedy)}{fix}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -188,3 +189,50 @@ def test_the_command_line_says_by_how_much_the_outputs_change(tmp_path: Path) ->
     assert "outputs differ by 0.1" in fixed["kept"]
     assert "32 seeded random inputs" in fixed["kept"]
     assert CliRunner().invoke(app, command).exit_code == 2
+
+
+def float_borders(*, shared: bool) -> Graph:
+    """QUANTIZE, TANH, DEQUANTIZE; if shared, the float input and output are read by others too."""
+    tensors = (
+        Tensor(0, "x", F32, SHAPE, SHAPE),
+        Tensor(1, "q", I8, SHAPE, SHAPE, Q),
+        Tensor(2, "t", I8, SHAPE, SHAPE, Quantization((1 / 128,), (0,))),
+        Tensor(3, "y", F32, SHAPE, SHAPE),
+        Tensor(4, "z", F32, SHAPE, SHAPE),
+    )
+    operators = (
+        Operator(0, "QUANTIZE", 1, (0,), (1,)),
+        Operator(1, "TANH", 2, (1,), (2,)),
+        Operator(2, "DEQUANTIZE", 2, (2,), (3,)),
+        *((Operator(3, "ADD", 1, (0, 3), (4,)),) if shared else ()),
+    )
+    return Graph("main", tensors if shared else tensors[:4], operators, (0,), (3, 4) if shared else (3,))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_only_what_fix_does_is_said_to_be_fixable(shared: bool) -> None:
+    graph = float_borders(shared=shared)
+    found = {f.rule: f.fixable for f in check(graph, load_board("virtual-m4")).findings}
+    assert found["float-input"] is found["float-output"] is not shared
+    fixed, done = fix(graph)
+    assert {one.rule for one in done} == (set() if shared else {"float-input", "float-output"})
+    assert not any(f.fixable for f in check(fixed, load_board("virtual-m4")).findings)
+
+
+def test_values_at_int8_borders_are_those_of_the_float_model() -> None:
+    graph = float_borders(shared=False)
+    fixed, _ = fix(graph)
+    before, after = Interpreter(write_bytes(graph)), Interpreter(write_bytes(fixed))
+    for seed in range(8):
+        q = np.random.default_rng(seed).integers(-128, 128, SHAPE).astype(np.int8)
+        (expected,), (got,) = before.run([((q + 7.0) * 0.061).astype(np.float32)]), after.run([q])
+        assert np.array_equal(got.astype(np.float32) / 128, expected)
+
+
+def test_a_batch_that_is_fixed_changes_nothing_else() -> None:
+    graph = layer("CONV_2D", "RELU", False)
+    graph = replace(graph, tensors=tuple(replace(t, shape_signature=(-1, *t.shape[1:])) for t in graph.tensors))
+    fixed, done = fix(graph)
+    assert "dynamic-batch" in {one.rule for one in done}
+    assert all(t.shape_signature[0] > 0 for t in fixed.tensors)
+    equal(graph, fixed)
