@@ -180,8 +180,10 @@ def _sentence(error: Any) -> tuple[tuple[str | int, ...], str]:
             sentence = f"{key}: {table} has no such key" + (f"; did you mean {close[0]!r}?" if close else ".")
         case "value_error":
             sentence = str(error["msg"]).removeprefix("Value error, ")
+            place = (*place, sentence.partition(":")[0])
         case "literal_error":
-            sentence = f"{key}: {shown} is none of {context['expected']}."
+            several = "," in context["expected"] or " or " in context["expected"]
+            sentence = f"{key}: {shown} is {'none of' if several else 'not'} {context['expected']}."
         case "union_tag_invalid":
             sentence = f"kind: {value.get('kind')!r} is none of {context['expected_tags']}."
         case "union_tag_not_found":

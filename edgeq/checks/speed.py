@@ -67,17 +67,18 @@ _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST")
 
 def of_plan(plan: Plan, board: Board) -> Quantity:
     """Latency of the generated C on a microcontroller."""
+    instructions = sum(step.cost for step in plan.steps)
+    counted = f"; the plan takes about {instructions / 1e6:.3g} M instructions"
     if board.core.clock_hz is None:
-        return Unknown("the board is virtual: it counts instructions and has no latency")
+        return Unknown(f"the board is virtual and has no latency{counted}")
     rate = CYCLES_PER_INSTRUCTION.get(board.core.name)
     if rate is None:
-        return Unknown(f"no published row of a comparable stack on {board.core.name}")
+        return Unknown(f"no published row of a comparable stack on {board.core.name}{counted}")
     slow = [region.name for region in board.regions("flash")[:1] if region.speed == "slow"]
     if slow:
-        return Unknown(f"no basis for code and constants in {slow[0]}, behind a serial bus")
+        return Unknown(f"no basis for code and constants in {slow[0]}, behind a serial bus{counted}")
     if any(step.kernel.endswith("_f32") and step.name not in _CONVERSIONS for step in plan.steps):
-        return Unknown("the published rows of comparable stacks are int8, and the model computes in float32")
-    instructions = sum(step.cost for step in plan.steps)
+        return Unknown(f"published rows of comparable stacks are int8, and the model computes in float32{counted}")
     microseconds = instructions * rate.value / board.core.clock_hz * 1e6
     basis = (
         f"{instructions / 1e6:.3g} M instructions estimated from the plan, {rate.value:.2f} cycles each, "

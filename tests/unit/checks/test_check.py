@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from edgeq import api
 from edgeq.boards import list_boards, load_board
 from edgeq.checks import Plans, apply_budget, check, fix, parse_budget
+from edgeq.checks.linux import FLOAT
 from edgeq.checks.rules import RULES
 from edgeq.cli.main import app
 from edgeq.codegen.plan import plan
@@ -222,3 +223,7 @@ def test_operators_are_named_by_the_layers_of_the_map_beside_the_model(shared, t
     assert [placement.layer for placement in report.placements[:2]] == [None if stale else "stem", None]
     shown = CliRunner().invoke(app, ["check", str(model), "--board", "nucleo-l4r5zi", "--all"]).output
     assert ("stem" in shown) != stale
+
+
+def test_names_of_xnnpacks_operators_are_the_schemas():
+    assert set(OPERATORS.values()) >= FLOAT
