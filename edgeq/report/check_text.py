@@ -11,11 +11,14 @@ from rich.table import Table
 
 from edgeq.checks.findings import CheckReport, Finding, Use
 from edgeq.checks.fix import Fixed
-from edgeq.measure import Computed, Estimated, Measured, Quantity, Unknown
+from edgeq.measure import Estimated, Quantity, Unknown
 from edgeq.report.boards_text import bytes_text
 
 _SCREEN = 8
 """Groups of findings on the one screen; --all shows the rest."""
+
+_ROOMY = 110
+"""Columns from which a matrix has room for its reasons."""
 
 _COLOUR = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -136,23 +139,31 @@ def _render_placements(console: Console, report: CheckReport) -> None:
 
 
 def _render_matrix(console: Console, reports: Sequence[CheckReport]) -> None:
+    """One line a board; the reasons in a column where there is room, else below, each with its boards."""
+    roomy = console.width >= _ROOMY
     table = Table(box=None, pad_edge=False)
-    for column in ("board", "verdict", "flash", "ram", "speed", "because"):
-        table.add_column(
-            column, justify="right" if column in ("flash", "ram", "speed") else "left", no_wrap=column == "board"
-        )
+    for column in ("board", "verdict", "flash", "ram", "speed"):
+        table.add_column(column, justify="right" if column in ("flash", "ram", "speed") else "left", no_wrap=True)
+    if roomy:
+        table.add_column("because")
+    reasons: dict[str, list[str]] = {}
     for report in reports:
         errors, warnings = report.of_severity("error"), report.of_severity("warning")
-        reason = ", ".join(dict.fromkeys(finding.rule for finding in errors or warnings))
+        rules = list(dict.fromkeys(finding.rule for finding in errors or warnings))
+        for rule in rules:
+            reasons.setdefault(rule, []).append(report.board)
+        speed = report.latency
         table.add_row(
             report.board,
             "[green]fits[/]" if report.fits else "[red]no[/]",
             _cell(report.use("flash")),
             _cell(report.use("ram")),
-            quantity_text(report.latency) if isinstance(report.latency, (Measured, Computed, Estimated)) else "",
-            reason,
+            "" if isinstance(speed, Unknown) else quantity_text(speed).replace("about ", "~"),
+            *([", ".join(rules)] if roomy else []),
         )
     console.print(table)
+    for rule, boards in () if roomy else reasons.items():
+        console.print(f"[dim]{rule}:[/] {', '.join(boards)}")
 
 
 def _cell(use: Use | None) -> str:

@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from edgeq import api
@@ -22,10 +24,12 @@ from edgeq.codegen.plan import plan
 from edgeq.errors import UsageError
 from edgeq.graph import read, read_bytes, verify, write_bytes
 from edgeq.graph.ir import Graph, Operator, Quantization, Tensor, TensorType
+from edgeq.graph.schema import OPERATORS
 from edgeq.interpreter import Interpreter
 from edgeq.measure import Estimated, Unknown
 from edgeq.quantization.layer_map import LayerMap, MappedOperator
 from edgeq.report import check_ci
+from edgeq.report.check_text import render_check
 
 MODELS = ("kws_ref_int8", "vww_96_int8", "ic_resnet8_int8", "ad01_int8")
 Q = Quantization((0.5,), (3,))
@@ -226,4 +230,21 @@ def test_operators_are_named_by_the_layers_of_the_map_beside_the_model(shared, t
 
 
 def test_names_of_xnnpacks_operators_are_the_schemas():
-    assert set(OPERATORS.values()) >= FLOAT
+    assert {name for name, _ in OPERATORS.values()} >= FLOAT
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_matrix_has_one_line_a_board_and_every_reason(shared, width):
+    boards = list_boards()
+    graph = read(shared / "models" / "ic_resnet8_int8.tflite")
+    small = [apply_budget(check(graph, board), parse_budget("ram=30k,flash=90k")) for board in boards]
+    console = Console(width=width, file=StringIO(), record=True)
+    render_check(console, small)
+    lines = console.export_text().splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    for board in boards:
+        assert sum(line.startswith(f"{board.id} ") for line in lines) == 1
+    text = " ".join(lines)
+    for report in small:
+        for finding in report.of_severity("error"):
+            assert finding.rule in text
