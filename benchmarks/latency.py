@@ -172,6 +172,8 @@ def as_text(document: dict[str, Any]) -> str:
         "by the cycles that a core takes for one, fitted on rows of comparable stacks. A ratio below 1 says that EdgeQ",
         "is estimated to be faster than that stack's published time. Beside nucleo-h743zi stand rows of an STM32H7A3,",
         "beside stm32f4-discovery those of a CY8CPROTO-4343W: equal cores, scaled to the board's clock.",
+        "The errors below are those of the stacks that were held out, whose kernels are loops. EdgeQ's unrolled code",
+        "asks more of a flash with wait states and of its cache, and nobody has yet timed it on these boards.",
         "",
         "## What the fit is worth: median relative error on held-out rows",
         "| basis | held out | rows | error |",

@@ -10,7 +10,9 @@ import json
 import re
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
+from edgeq.boards.profile import Board
 from edgeq.codegen.step import Step
 
 MODEL_CODE_BYTES = 60
@@ -19,7 +21,7 @@ STEP_CODE_BYTES = 44
 C_BYTES = {True: (0.252, -52.0), False: (0.217, -27.0)}
 """On ARMv6-M or not: bytes a character of an emitted C function's text, and beside; fitted over 186 functions."""
 
-_LIKE = {"cortex-m0": "cortex-m0plus", "cortex-m23": "cortex-m0plus", "cortex-m85": "cortex-m55"}
+_LIKE = {"cortex-m0": "cortex-m0plus", "cortex-m23": "cortex-m0plus", "cortex-m85": "cortex-m55", "esp32c3": "rv32imc"}
 _STRING = re.compile(r'^\s*"(.*?)(?:\\n)?"[);]*$')
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _PROTOTYPE = re.compile(r"^\w[^;{]*\);$")
@@ -38,18 +40,37 @@ _ARMV6M = ("cortex-m0", "cortex-m0plus", "cortex-m1", "cortex-m23")
 """Cores on which every instruction takes 2 bytes but BL."""
 
 
+AGENT_CODE_BYTES, AGENT_CODE_BYTES_ARMV6M, USB_CODE_BYTES = 7_200, 8_110, 3_870
+"""Agent with a port that is not in the table: the middle of those that are; what a serial port over USB adds."""
+
+
 @cache
-def _table() -> dict[str, dict[str, int]]:
-    """Core -> kernel's file -> bytes, as `benchmarks/code_sizes.py` wrote it."""
-    text = Path(__file__).with_name("code_sizes.json").read_text(encoding="utf-8")
-    table: dict[str, dict[str, int]] = json.loads(text)["bytes"]
+def _table() -> dict[str, Any]:
+    """`bytes`: core -> kernel's file -> bytes; `agent`: port -> bytes, as `benchmarks/code_sizes.py` wrote them."""
+    table: dict[str, Any] = json.loads(Path(__file__).with_name("code_sizes.json").read_text(encoding="utf-8"))
     return table
+
+
+def agent_key(board: Board) -> str:
+    """What the agent's size depends on: port, line and core."""
+    firmware = board.firmware
+    return f"{firmware.port} {firmware.serial} {board.core.name}" if firmware is not None else ""
+
+
+def agent_code_bytes(board: Board) -> int:
+    """Code and constants of the agent with a board's port, as gcc links it."""
+    known: dict[str, int] = _table().get("agent", {})
+    if (key := agent_key(board)) in known:
+        return known[key]
+    usb = USB_CODE_BYTES if board.firmware is not None and board.firmware.serial == "usb" else 0
+    return usb + (AGENT_CODE_BYTES_ARMV6M if board.core.architecture == "armv6-m" else AGENT_CODE_BYTES)
 
 
 def code_bytes(steps: tuple[Step, ...], core: str) -> tuple[float, str]:
     """Bytes of the model's code and where they come from. A core that is not in the table is taken as a Cortex-M3."""
-    known = _table().get(_LIKE.get(core, core))
-    sizes = known or _table()["cortex-m3"]
+    kernel_sizes: dict[str, dict[str, int]] = _table()["bytes"]
+    known = kernel_sizes.get(_LIKE.get(core, core))
+    sizes = known or kernel_sizes["cortex-m3"]
     emitted = {source.stem: source.text for step in steps for source in step.emitted}
     kernels = {source for step in steps for source in step.sources}
     rest = {step.kernel: step.code_bytes for step in steps if not step.emitted and not {*step.sources} <= sizes.keys()}

@@ -1,7 +1,7 @@
 """Does it fit: flash and RAM of the generated C beside the agent, from the compile plan.
 
 Constants, parameters and arena are the plan's own numbers; code is estimated by `code_size.py`; the agent's share is
-that of images linked without a model.
+that of images linked with a model of one operator.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeq.boards.profile import Board
-from edgeq.checks.code_size import code_bytes
+from edgeq.checks.code_size import agent_code_bytes, code_bytes
 from edgeq.checks.findings import Finding, Use
 from edgeq.codegen.plan import Plan
 from edgeq.codegen.regions import STEP_RAM_BYTES, agent_ram_bytes
 from edgeq.codegen.step import Step, Struct
 from edgeq.measure import Computed, Estimated, Quantity
 
-AGENT_CODE_BYTES, AGENT_CODE_BYTES_ARMV6M = 6_600, 8_150
-"""Agent, port, startup and their constants, linked by gcc for Cortex-M3, M4 and M55: 6,440 to 6,860, the most with an
-I2C bus; for M0+ with what it needs of libgcc."""
-_USB_CODE_BYTES = 3_565
-"""What a serial port over USB adds to that, linked by gcc for Cortex-M4."""
 _PATCHES_RAM_BYTES = 128 * STEP_RAM_BYTES
 """What the steps of patches may add to the agent's RAM."""
 
@@ -30,14 +25,11 @@ def memory_of(plan: Plan, board: Board) -> tuple[Use, ...]:
     if not board.memory:
         arena = Computed(plan.arena_bytes, "bytes", "compile plan")
         return (Use("ram", arena, None, {"arena": arena}),)
-    agent = AGENT_CODE_BYTES_ARMV6M if board.core.architecture == "armv6-m" else AGENT_CODE_BYTES
-    if board.firmware is not None and board.firmware.serial == "usb":
-        agent += _USB_CODE_BYTES
     code, source = code_bytes(plan.steps, board.core.name)
     flash: dict[str, Quantity] = {
         "constants": Computed(plan.constants_bytes + _parameters(plan.steps), "bytes", "compile plan"),
         "code": Estimated(code, "bytes", source),
-        "agent": Estimated(agent, "bytes", "agent linked without a model"),
+        "agent": Estimated(agent_code_bytes(board), "bytes", "agent and port, linked with a model of one operator"),
     }
     pieces = {f"arena in {region.name}": region.size_bytes for region in plan.regions}
     ram: dict[str, Quantity] = {

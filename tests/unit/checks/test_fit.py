@@ -17,6 +17,7 @@ FAST = [
     ("kws_ref_int8", "qemu-mps2-an386"),
     ("ad01_int8", "qemu-mps2-an385"),
     ("ic_resnet8_int8", "qemu-mps3-an547"),
+    ("kws_ref_int8", "arduino-nano-33-ble-sense"),
 ]
 SLOW = [
     ("kws_ref_int8", "qemu-mps2-an385"),
@@ -32,13 +33,18 @@ SLOW = [
     ("vww_96_int8", "raspberry-pi-pico"),
     ("ic_resnet8_int8", "raspberry-pi-pico"),
     ("ad01_int8", "raspberry-pi-pico"),
+    ("kws_ref_int8", "qemu-riscv32-virt"),
+    ("ic_resnet8_int8", "esp32-c3"),
+    ("vww_96_int8", "teensy-41"),
+    ("kws_ref_int8", "nucleo-l4r5zi"),
 ]
 
 
 @pytest.mark.parametrize(("model", "board"), [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)])
 def test_flash_and_ram_are_within_2_percent_of_the_linked_image(shared, tmp_path, model, board):
-    if shutil.which("arm-none-eabi-gcc") is None:
-        pytest.skip("needs arm-none-eabi-gcc")
+    gcc = f"{load_board(board).firmware.gcc_prefix}gcc"
+    if shutil.which(gcc) is None:
+        pytest.skip(f"needs {gcc}")
     path = shared / "models" / f"{model}.tflite"
     api.bundle(path, board, tmp_path / "bundle")
     sizes = build(tmp_path / "bundle", load_board(board), tmp_path / "image", compiler="gcc").sizes
