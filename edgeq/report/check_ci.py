@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from edgeq import __version__
 from edgeq.checks.findings import CheckReport, Finding
+
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 has no form for; names in a model's file may hold any."""
 
 _LEVEL = {"error": "error", "warning": "warning", "note": "note"}
 
@@ -42,7 +48,7 @@ def _result(report: CheckReport, finding: Finding, model: str, rules: list[str])
     text = f"{report.board}: {finding.sentence} Found: {finding.found}."
     if finding.remedy:
         text += f" {finding.remedy}"
-    location: dict[str, object] = {"physicalLocation": {"artifactLocation": {"uri": model.replace("\\", "/")}}}
+    location: dict[str, object] = {"physicalLocation": {"artifactLocation": {"uri": _uri(model)}}}
     place = f"operator {finding.operator} {finding.name}" if finding.operator is not None else finding.tensor
     place = f"{place} (layer {finding.layer})" if finding.layer else place
     if place:
@@ -54,6 +60,12 @@ def _result(report: CheckReport, finding: Finding, model: str, rules: list[str])
         "message": {"text": text},
         "locations": [location],
     }
+
+
+def _uri(path: str) -> str:
+    """A path as a URI reference: relative as it is, absolute as file:///..., what URIs do not allow escaped."""
+    file = Path(path)
+    return file.as_uri() if file.is_absolute() else quote(file.as_posix())
 
 
 def junit(reports: Sequence[CheckReport], model: str) -> bytes:
@@ -76,9 +88,10 @@ def junit(reports: Sequence[CheckReport], model: str) -> bytes:
         for rule, findings in errors.items():
             case = ElementTree.SubElement(suite, "testcase", classname=f"edgeq.{report.board}", name=rule)
             failure = ElementTree.SubElement(case, "failure", message=findings[0].sentence)
-            failure.text = "\n".join(
+            lines = (
                 f"{'' if one.operator is None else f'operator {one.operator} {one.name}: '}{one.found}"
                 for one in findings
             )
+            failure.text = _NOT_XML.sub("?", "\n".join(lines))
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from edgeq import api
 from edgeq.boards import list_boards, load_board
-from edgeq.checks import Plans, apply_budget, check, fix, parse_budget
+from edgeq.checks import Finding, Plans, apply_budget, check, fix, parse_budget
 from edgeq.checks.linux import FLOAT
 from edgeq.checks.rules import RULES
 from edgeq.cli.main import app
@@ -157,6 +158,26 @@ def test_sarif_and_junit_carry_every_finding():
     suite = ElementTree.fromstring(check_ci.junit([report], "m.tflite"))[0]
     assert int(suite.get("failures")) == len(suite.findall("testcase/failure")) == 2
     assert int(suite.get("tests")) == len(suite.findall("testcase"))
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("a model#1.tflite", "a%20model%231.tflite"),
+        ("/tmp/é.tflite", "file:///tmp/%C3%A9.tflite"),
+        ("m.tflite", "m.tflite"),
+    ],
+)
+def test_a_models_path_is_a_uri_in_sarif(path, uri):
+    result = json.loads(check_ci.sarif([check(float_io(), load_board("virtual-m4"))], path))["runs"][0]["results"][0]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+
+
+def test_a_name_that_xml_cannot_hold_does_not_break_junit():
+    report = check(float_io(), load_board("virtual-m4"))
+    bad = Finding("x", "error", "A sentence.", "a\x00\x1b[31m\ud800 value", operator=0, name="A\x07")
+    root = ElementTree.fromstring(check_ci.junit([replace(report, findings=(bad,))], "m.tflite"))
+    assert "value" in root.findtext("testsuite/testcase[@name='x']/failure")
 
 
 def test_every_rule_has_a_sentence():
