@@ -132,15 +132,25 @@ def fix(model: Path | str, out: Path | str, *, approximate: bool = False) -> lis
     """Apply every mechanical remedy of `check` to a `.tflite` file, written to `out` (whole or not at all).
 
     `approximate` adds those that change the outputs (SWISH becomes HARD_SWISH); both models are then run on random
-    inputs, and each such remedy's `kept` says how far the outputs are apart. ToolError `interpreter-missing`.
+    inputs, and each such remedy's `kept` says how far the outputs are apart.
+    ToolError `interpreter-missing`; UsageError `output-is-input` where `out` is the file given.
     """
     from dataclasses import replace
 
     from edgeq import checks
+    from edgeq.errors import UsageError
     from edgeq.files import write_file
     from edgeq.graph import read, verify, write_bytes
 
-    graph, fixed = checks.fix(read(Path(model)))
+    original = read(Path(model))
+    if Path(out).exists() and Path(out).samefile(model):
+        raise UsageError(
+            "output-is-input",
+            "The model that is fixed would be written over the one that was given, and that one be lost.",
+            where=str(out),
+            try_="Give -o another file, and move it in place when you have compared the two.",
+        )
+    graph, fixed = checks.fix(original)
     if approximate:
         exact = graph
         graph, changed = checks.approximate(exact)

@@ -46,16 +46,16 @@ def apply_budget(report: CheckReport, budget: Budget) -> CheckReport:
     for name, limit in budget.items():
         value = _value(report, name)
         unit = "us" if name == "latency" else "bytes"
+        remedy = "Shrink the model, or raise the budget."
         if isinstance(value, Unknown):
             text = f"unknown ({value.reason}), budget {limit:,.0f} {unit}"
+            remedy = f"Leave {name} out of this board's budget; `edgeq bench` measures it where it can be measured."
         elif value.value > limit:
             text = f"{value.value:,.0f} {unit}, budget {limit:,.0f} {unit}: {value.value - limit:,.0f} too many"
         else:
             continue
         sentence = f"The {name} must stay within the budget."
-        found.append(
-            Finding(f"budget-{name}", "error", sentence, text, remedy="Shrink the model, or raise the budget.")
-        )
+        found.append(Finding(f"budget-{name}", "error", sentence, text, remedy=remedy))
     return replace(report, findings=(*found, *report.findings))
 
 

@@ -44,19 +44,21 @@ def check(
     """
     with Verb("check", json=json, quiet=quiet, debug=debug) as verb:
         from edgeq import api
-        from edgeq.boards import list_boards
+        from edgeq.boards import list_boards, load_board
         from edgeq.checks import document
         from edgeq.errors import UsageError
         from edgeq.files import write_file
         from edgeq.report import check_ci
         from edgeq.report.check_text import render_check, render_fixed
 
-        boards = [*(board or ()), *(board_file or ())]
+        boards = list(dict.fromkeys((*(board or ()), *(board_file or ()))))
         if not boards:
             raise UsageError(
                 "board-missing", "No board is named.", try_="Give --board BOARD; `edgeq boards list` shows them."
             )
-        named = list_boards() if "all" in boards else boards
+        named = {one.id: one for one in (load_board(name) for name in boards if name != "all")}
+        if "all" in boards:
+            named = {one.id: one for one in list_boards()} | named
         if fix != (out is not None):
             raise UsageError(
                 "bad-option", "--fix and -o belong together.", try_="edgeq check MODEL --fix -o OUT.tflite"
@@ -65,7 +67,7 @@ def check(
             raise UsageError("bad-option", "--approximate belongs to --fix.", try_="Add --fix -o OUT.tflite.")
         fixed = api.fix(model, out, approximate=approximate) if out else []
         checked = out or model
-        reports = api.check(checked, named, budget=budget, progress=verb.progress)
+        reports = api.check(checked, list(named.values()), budget=budget, progress=verb.progress)
         if sarif:
             write_file(sarif, check_ci.sarif(reports, str(checked)))
         if junit:

@@ -40,21 +40,24 @@ def _total(board: Board, kind: str) -> str:
 
 
 def render_list(console: Console, boards: Sequence[Board]) -> None:
-    """One line a board."""
+    """One line a board; where the terminal is narrow, without its name, then without what flashes it."""
+    columns: dict[str, list[str]] = {
+        "board": [board.id for board in boards],
+        "name": [board.name for board in boards],
+        "core": [f"{board.core.count} x {board.core.name}".removeprefix("1 x ") for board in boards],
+        "clock": [_clock(board) for board in boards],
+        "flash": [_total(board, "flash") for board in boards],
+        "ram": [_total(board, "ram") for board in boards],
+        "flashed by": [board.flash.method for board in boards],
+    }
+    for column in ("name", "flashed by"):
+        if sum(2 + max(len(cell) for cell in [name, *cells]) for name, cells in columns.items()) - 2 > console.width:
+            del columns[column]
     table = Table(box=None, pad_edge=False)
-    for column in ("board", "name", "core", "clock", "flash", "ram", "flashed by"):
-        table.add_column(column, justify="right" if column in ("clock", "flash", "ram") else "left", no_wrap=True)
-    for board in boards:
-        count = f"{board.core.count} x " if board.core.count > 1 else ""
-        table.add_row(
-            board.id,
-            escape(board.name),
-            f"{count}{board.core.name}",
-            _clock(board),
-            _total(board, "flash"),
-            _total(board, "ram"),
-            board.flash.method,
-        )
+    for name in columns:
+        table.add_column(name, justify="right" if name in ("clock", "flash", "ram") else "left", no_wrap=True)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
 
 

@@ -30,6 +30,7 @@ from edgeq.interpreter import Interpreter
 from edgeq.measure import Estimated, Unknown
 from edgeq.quantization.layer_map import LayerMap, MappedOperator
 from edgeq.report import check_ci
+from edgeq.report.boards_text import render_list
 from edgeq.report.check_text import render_check
 
 MODELS = ("kws_ref_int8", "vww_96_int8", "ic_resnet8_int8", "ad01_int8")
@@ -269,3 +270,42 @@ def test_the_matrix_has_one_line_a_board_and_every_reason(shared, width):
     for report in small:
         for finding in report.of_severity("error"):
             assert finding.rule in text
+
+
+def test_fix_never_writes_over_the_model_that_it_reads(shared, tmp_path):
+    model = tmp_path / "m.tflite"
+    before = (shared / "models" / "kws_ref_int8.tflite").read_bytes()
+    model.write_bytes(before)
+    (tmp_path / "link.tflite").symlink_to(model)
+    for out in (model, tmp_path / "link.tflite", tmp_path / ".." / tmp_path.name / "m.tflite"):
+        done = CliRunner().invoke(app, ["check", str(model), "-b", "host", "--fix", "-o", str(out), "--json"])
+        assert done.exit_code == 2
+        assert json.loads(done.stdout)["error"]["code"] == "output-is-input"
+        assert model.read_bytes() == before
+
+
+def test_boards_named_twice_are_checked_once_and_all_does_not_hide_a_wrong_name(shared):
+    model = str(shared / "models" / "kws_ref_int8.tflite")
+    done = CliRunner().invoke(app, ["check", model, "-b", "host", "-b", "host", "--json"])
+    assert [board["board"] for board in json.loads(done.stdout)["boards"]] == ["host"]
+    done = CliRunner().invoke(app, ["check", model, "-b", "all", "-b", "nowhere", "--json"])
+    assert json.loads(done.stdout)["error"]["code"] == "board-unknown"
+
+
+def test_a_budget_without_an_answer_does_not_ask_for_a_smaller_model(shared):
+    graph = read(shared / "models" / "kws_ref_int8.tflite")
+    report = apply_budget(check(graph, load_board("host")), parse_budget("latency=1s,ram=1k"))
+    remedies = {f.rule: f.remedy for f in report.of_severity("error")}
+    assert "Shrink" in remedies["budget-ram"]
+    assert "Shrink" not in remedies["budget-latency"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_list_of_boards_is_not_cut(width):
+    boards = list_boards()
+    console = Console(width=width, file=StringIO(), record=True)
+    render_list(console, boards)
+    text = console.export_text()
+    assert "…" not in text
+    assert len(text.splitlines()) == len(boards) + 1
+    assert all(board.core.name in text for board in boards)
