@@ -103,7 +103,7 @@ class Verb:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(self._status) from None
         if isinstance(error, KeyboardInterrupt):
-            sys.stderr.write("Interrupted.\n")
+            sys.stderr.write(f"Interrupted. {error}".rstrip() + "\n")
             raise typer.Exit(130) from None
         if self.debug or not isinstance(error, (EdgeqError, OSError, MemoryError)):
             return

@@ -9,6 +9,9 @@ from edgeq.boards import Board, list_boards
 from edgeq.device.virtual import missing
 from edgeq.errors import LinkError
 
+APPLICATION = "application"
+LOADER = "boot loader or probe"
+
 
 @dataclass(frozen=True, slots=True)
 class PortFound:
@@ -62,16 +65,30 @@ def find_ports(boards: Sequence[Board]) -> tuple[PortFound, ...]:
         usb_id = None if entry.vid is None or entry.pid is None else f"{entry.vid:04x}:{entry.pid:04x}"
         application = tuple(board.id for board in boards if usb_id is not None and usb_id in board.link.usb_ids)
         loader = tuple(board.id for board in boards if usb_id is not None and usb_id in board.flash.usb_ids)
-        role = "application" if application else "boot loader or probe" if loader else None
+        role = APPLICATION if application else LOADER if loader else None
         described = entry.description if entry.description not in (None, "n/a") else ""
         ids = tuple(dict.fromkeys((*application, *loader)))
         found.append(PortFound(entry.device, usb_id, described, entry.serial_number, ids, role))
     return tuple(sorted(found, key=lambda port: (not port.boards, port.port)))
 
 
-def find_port(board: Board) -> str:
-    """The one port that the board's USB ids fit. LinkError `port-missing`, or `port-ambiguous` with the candidates."""
+def find_port(board: Board, *, loader: bool = False) -> str:
+    """The one port that the board's USB ids fit; with `loader`, that of a board in its boot loader, too.
+
+    LinkError `port-missing`, `port-ambiguous` with the candidates, `board-in-loader`.
+    """
     fitting = [port for port in find_ports([board]) if port.boards]
+    if not loader and board.link.usb_ids and fitting:
+        waiting, fitting = fitting, [port for port in fitting if port.role == APPLICATION]
+        if not fitting:
+            raise LinkError(
+                "board-in-loader",
+                f"The {board.name} at {waiting[0].port} is in its boot loader (or only its probe is there): "
+                "no model runs.",
+                where=waiting[0].port,
+                why=f"Its USB id is {waiting[0].usb_id}; EdgeQ's firmware has {' or '.join(board.link.usb_ids)}.",
+                try_=(f"Flash it: edgeq flash MODEL --board {board.id}", "Or press its reset button once."),
+            )
     if len(fitting) == 1:
         return fitting[0].port
     if fitting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Literal
 from edgeq.boards import list_boards, load_board
 from edgeq.device.discover import find_ports
 from edgeq.device.frames import Frame, FrameReader, encode
+from edgeq.device.install import find_tool, how_to_install
 from edgeq.device.ports import open_port
 from edgeq.device.state import state_directory
 from edgeq.errors import EdgeqError
@@ -36,19 +36,8 @@ _PACKAGES = {
     "ziglang": 'pip install "edgeq[mcu]"',
     "unicorn": 'pip install "edgeq[mcu]"',
 }
-_EMULATORS = {
-    "qemu-system-arm": "Debian: sudo apt-get install qemu-system-arm; macOS: brew install qemu",
-    "qemu-system-riscv32": "Debian: sudo apt-get install qemu-system-misc; macOS: brew install qemu",
-}
-_FLASH_TOOLS = {
-    "pyocd": "pip install pyocd",
-    "esptool": "pip install esptool",
-    "stm32loader": "pip install stm32loader",
-    "openocd": "Debian: sudo apt-get install openocd; macOS: brew install open-ocd",
-    "dfu-util": "Debian: sudo apt-get install dfu-util; macOS: brew install dfu-util",
-    "bossac": "Debian: sudo apt-get install bossa-cli; macOS: brew install bossa",
-    "teensy_loader_cli": "Debian: sudo apt-get install teensy-loader-cli; macOS: brew install teensy_loader_cli",
-}
+_EMULATORS = ("qemu-system-arm", "qemu-system-riscv32")
+_FLASH_TOOLS = ("pyocd", "esptool", "stm32loader", "openocd", "dfu-util", "bossac", "teensy_loader_cli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +119,17 @@ def _emulators() -> Iterator[Check]:
         yield Check("emulator", "unicorn", "ok", version("unicorn"))
     except PackageNotFoundError:
         yield Check("emulator", "unicorn", "absent", "not installed", _PACKAGES["unicorn"])
-    for program, remedy in _EMULATORS.items():
-        yield _program("emulator", program, remedy)
+    for program in _EMULATORS:
+        yield _program("emulator", program)
 
 
 def _flash_tools() -> Iterator[Check]:
-    for program, remedy in _FLASH_TOOLS.items():
-        yield _program("flash tool", program, remedy)
+    for program in _FLASH_TOOLS:
+        yield _program("flash tool", program)
 
 
-def _program(group: str, name: str, remedy: str) -> Check:
-    path = shutil.which(name)
+def _program(group: str, name: str) -> Check:
+    path, remedy = find_tool(name), "; ".join(how_to_install(name))
     if path is None:
         return Check(group, name, "absent", "not on the PATH", remedy)
     try:
@@ -154,7 +143,7 @@ def _program(group: str, name: str, remedy: str) -> Check:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check(group, name, "failed", f"{path}: {error}", f"Install it anew: {remedy}")
-    lines = (result.stdout + result.stderr).strip().splitlines()
+    lines = (result.stdout + result.stderr).strip().splitlines() if result.returncode == 0 else []
     return Check(group, name, "ok", lines[0] if lines else path)
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgeq.boards import Board
 from edgeq.device.connection import connect
-from edgeq.device.discover import find_port
+from edgeq.device.discover import APPLICATION, LOADER, find_port, find_ports
 from edgeq.device.flashed import Flashed
+from edgeq.device.loader import same_port
 from edgeq.device.messages import Hello
 from edgeq.device.methods import put
 from edgeq.device.mlperf import expect_model
 from edgeq.device.ports import open_port
-from edgeq.device.session import Session
 from edgeq.device.state import state_directory
 from edgeq.device.virtual import power_on
 from edgeq.errors import DeviceError, LinkError, UsageError
@@ -26,7 +25,16 @@ from edgeq.progress import Progress, silent
 from edgeq.toolchain import Image, build, read_manifest
 
 _PORT_RETURNS_S = 15.0
-_UNVERIFIED = {"no-answer", "corrupted-frames", "wrong-board", "wrong-model", "agent-version"}
+_UNVERIFIED = {
+    "no-answer",
+    "corrupted-frames",
+    "wrong-board",
+    "wrong-model",
+    "agent-version",
+    "port-missing",
+    "port-lost",
+    "board-in-loader",
+}
 """Errors of the link that mean something else right behind the flash tool's success."""
 _BUILDING = threading.Lock()
 """Threads that measure several boards want the same image of the reference."""
@@ -92,20 +100,22 @@ def flash(
     image = build_image(bundle_dir, board, compiler=compiler)
     if not virtual:
         progress("flash", 0, None)
+        others = _others(board, port)
         put(image, board, port)
+        port = _port_behind(board, port, others)
     progress("verify", 0, None)
     manifest = read_manifest(bundle_dir)
-    if manifest.options.agent == "mlperf":
-        hello, line = None, _mlperf_verified(board, port, image, manifest.name)
-    else:
-        try:
-            with _connect_again(board, port, image) as session:
+    try:
+        if manifest.options.agent == "mlperf":
+            hello, line = None, _mlperf_verified(board, port, image, manifest.name)
+        else:
+            with connect(board, port=port, image=image) as session:
                 session.expect(model_sha256=image.model_sha256)
                 hello, line = session.info, session.transport.name
-        except DeviceError as error:
-            if virtual or error.code not in _UNVERIFIED:
-                raise
-            raise _not_verified(board, error) from error
+    except DeviceError as error:
+        if virtual or error.code not in _UNVERIFIED:
+            raise
+        raise _not_verified(board, error) from error
     Flashed(image, (bundle_dir / "manifest.json").read_bytes()).store(board.id)
     return FlashReport(board.id, board.name, board.flash.method, line, image, hello)
 
@@ -113,24 +123,18 @@ def flash(
 def _not_verified(board: Board, error: DeviceError) -> DeviceError:
     return DeviceError(
         "flash-not-verified",
-        f"The image was written to the {board.name}, but the board does not answer with it.",
+        f"The image was sent to the {board.name}, but the board does not answer with it.",
         where=error.where,
         why=error.what,
-        try_=("Press the board's reset button and run edgeq bench.", "Flash again; if it stays, see: edgeq doctor"),
+        try_=(
+            "Press the board's reset button and run edgeq bench.",
+            "Flash again: the board may hold half of an image. If it stays, see: edgeq doctor",
+        ),
     )
-
-
-@contextmanager
-def _connect_again(board: Board, port: str | None, image: Image) -> Iterator[Session]:
-    """A session with the board just flashed."""
-    _await_port(board, port)
-    with connect(board, port=port, image=image) as session:
-        yield session
 
 
 def _mlperf_verified(board: Board, port: str | None, image: Image, model: str) -> str:
     """The line's name, once the board just flashed has named its model by MLPerf Tiny's protocol."""
-    _await_port(board, port)
     with ExitStack() as stack:
         if board.virtual is not None:
             transport = stack.enter_context(power_on(board, image.elf)).transport
@@ -141,18 +145,34 @@ def _mlperf_verified(board: Board, port: str | None, image: Image, model: str) -
         return transport.name
 
 
-def _await_port(board: Board, port: str | None) -> None:
-    """The port of a real board comes back some time after it restarts."""
+def _others(board: Board, port: str | None) -> frozenset[str]:
+    """Ports of the same kind of board that are not the one to be flashed."""
+    if port is None:
+        return frozenset()
+    return frozenset(found.port for found in find_ports([board]) if not same_port(found.port, port))
+
+
+def _port_behind(board: Board, port: str | None, others: frozenset[str]) -> str | None:
+    """Wait for the port of a board that restarts; an application may have another one than its boot loader had."""
     deadline = time.monotonic() + _PORT_RETURNS_S
-    while board.virtual is None and time.monotonic() < deadline and not _port_there(board, port):
+    while time.monotonic() < deadline:
+        if _port_there(board, port):
+            return port
+        new = [f.port for f in find_ports([board]) if f.role == APPLICATION and f.port not in others]
+        if port is not None and len(new) == 1 and _port_there(board, new[0]):
+            return new[0]
         time.sleep(0.2)
+    return port
 
 
 def _port_there(board: Board, port: str | None) -> bool:
+    """Whether the port can be opened and is not the boot loader's, which is about to go."""
+    if port is not None and any(f.role == LOADER and same_port(f.port, port) for f in find_ports([board])):
+        return not board.link.usb_ids
     try:
         open_port(port or find_port(board), baud=board.link.baud).close()
     except LinkError as error:
-        return error.code not in {"port-missing", "port-busy"}
+        return error.code not in {"port-missing", "port-busy", "board-in-loader"}
     return True
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from edgeq.errors import LinkError, UsageError
 
 DEFAULT_BAUD = 115_200
+TOUCH_BAUD = 1_200
 _POLL_S = 0.02
 _CONNECT_TIMEOUT_S = 5.0
 _WRITE_TIMEOUT_S = 10.0
@@ -159,6 +160,23 @@ def open_port(port: str, *, baud: int | None = None) -> Transport:
     if "://" not in port and _is_unix_socket(port):
         return _open_unix(port)
     return _open_serial(port, baud or DEFAULT_BAUD)
+
+
+def touch(port: str) -> None:
+    """Open the serial port at 1200 baud and close it: the sign for an application to start the boot loader.
+
+    LinkError as `open_port`. A board that obeys may be gone before the port is closed.
+    """
+    import serial
+
+    try:
+        opened = serial.Serial(port, TOUCH_BAUD, exclusive=True)
+    except (OSError, ValueError) as error:
+        raise _open_error(port, error) from error
+    with contextlib.suppress(OSError):  # a pty has no such line
+        opened.dtr = False
+    with contextlib.suppress(OSError):
+        opened.close()
 
 
 def _is_unix_socket(port: str) -> bool:

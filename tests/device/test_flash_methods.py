@@ -45,6 +45,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "bin"
     place.mkdir()
     monkeypatch.setenv("PATH", str(place))
+    monkeypatch.setattr("edgeq.device.install._beside", lambda: place)
     return place
 
 
@@ -114,7 +115,7 @@ def test_a_tool_that_dies_while_it_writes(tmp_path: Path, tools: Path) -> None:
         put(image_for(board.id, tmp_path, 0x10000), board, "/dev/here")
     assert (caught.value.code, caught.value.exit_status) == ("flash-failed", 3)
     assert "half" in caught.value.what
-    assert "-9" in (caught.value.why or "")
+    assert "signal 9" in (caught.value.why or "")
     put(image_for(board.id, tmp_path, 0x10000), board, "/dev/here")
     assert len(json.loads(log.read_text())) == 4
 
@@ -126,16 +127,15 @@ def test_a_volume_that_goes_away_in_mid_copy(tmp_path: Path, monkeypatch: pytest
     (volume / "INFO_UF2.TXT").write_text("UF2 Bootloader v3.0\nModel: Raspberry Pi RP2\nBoard-ID: RPI-RP2\n")
     monkeypatch.setattr("edgeq.device.methods._volumes", lambda: iter([volume]))
     monkeypatch.setattr("edgeq.device.methods._VOLUME_WAIT_S", 0.0)
-    whole = Path.write_bytes
 
-    def cut(path: Path, data: bytes) -> int:
-        whole(path, data[: int(share * len(data))])
+    def cut(descriptor: int) -> None:
+        os.ftruncate(descriptor, int(share * os.fstat(descriptor).st_size))
         raise OSError(errno.EIO, "Input/output error")
 
     board = load_board("raspberry-pi-pico")
     image = image_for(board.id, tmp_path, board.regions("flash")[0].start)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", cut)
+        patch.setattr(os, "fsync", cut)
         with pytest.raises(OutputError) as caught:
             put(image, board, None)
     assert (caught.value.code, caught.value.exit_status) == ("flash-failed", 3)
@@ -198,8 +198,10 @@ def test_the_real_tool_takes_the_arguments(tmp_path: Path, tool: str, monkeypatc
     with pytest.raises(ToolError) as caught:
         put(image_for(board.id, tmp_path, address), board, str(tmp_path / "no-port"))
     why = (caught.value.why or "").lower()
-    assert any(words in why for words in ("port", "unable to find", "open failed", "no connected", "no board")), why
-    assert "usage" not in why
+    looking = ("port", "unable to find", "open failed", "no connected", "waiting for teensy")
+    assert any(words in why for words in looking), why
+    assert "usage:" not in why
+    assert caught.value.code == "flash-not-begun"
 
 
 def decoded(text: str) -> tuple[int, bytes]:

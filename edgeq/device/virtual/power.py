@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO
 
 from edgeq.boards import Board
+from edgeq.device.install import how_to_install
 from edgeq.device.ports import SocketTransport, Transport, open_port
 from edgeq.errors import BoardError, DeviceError, ToolError
 
@@ -99,7 +100,7 @@ def missing(board: Board) -> ToolError | None:
         "emulator-not-found",
         f"The board {board.id} needs {emulator}, which is not on the PATH.",
         where=board.id,
-        try_=("Debian or Ubuntu: sudo apt-get install qemu-system-arm", "macOS: brew install qemu"),
+        try_=how_to_install(emulator),
     )
 
 

@@ -36,7 +36,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> Path
     calls = tmp_path / f"{tool}.json"
     script = tmp_path / "bin" / tool
     script.parent.mkdir(exist_ok=True)
-    script.write_text(f"#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], open({str(calls)!r}, 'w'))\n")
+    keep = f"import json, sys; json.dump(sys.argv[1:], open({str(calls)!r}, 'w')); print('Chip: STM32F4x')"
+    script.write_text(f"#!{sys.executable}\n{keep}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(script.parent))
     return calls
