@@ -60,6 +60,7 @@ def convert(
     from edgeq.quantization import convert as quantize
     from edgeq.report.search_html import search_files
 
+    _keep_input(model, out)
     report = quantize(
         model,
         Path(out),
@@ -128,6 +129,20 @@ def _layers(model: Path, graph: Graph) -> dict[int, str]:
     return {} if told is None else {op.index: op.layers[0] for op in told.operators if op.layers}
 
 
+def _keep_input(model: Any, out: Path | str) -> None:
+    """UsageError `output-is-input` where `out` is the very file that is read."""
+    from edgeq.errors import UsageError
+
+    given = Path(model) if isinstance(model, (str, Path)) else None
+    if given is not None and given.exists() and Path(out).exists() and Path(out).samefile(given):
+        raise UsageError(
+            "output-is-input",
+            "The result would be written over the model that was given, and that one be lost.",
+            where=str(out),
+            try_="Give -o another file.",
+        )
+
+
 def fix(model: Path | str, out: Path | str, *, approximate: bool = False) -> list[Fixed]:
     """Apply every mechanical remedy of `check` to a `.tflite` file, written to `out` (whole or not at all).
 
@@ -138,18 +153,11 @@ def fix(model: Path | str, out: Path | str, *, approximate: bool = False) -> lis
     from dataclasses import replace
 
     from edgeq import checks
-    from edgeq.errors import UsageError
     from edgeq.files import write_file
     from edgeq.graph import read, verify, write_bytes
 
     original = read(Path(model))
-    if Path(out).exists() and Path(out).samefile(model):
-        raise UsageError(
-            "output-is-input",
-            "The model that is fixed would be written over the one that was given, and that one be lost.",
-            where=str(out),
-            try_="Give -o another file, and move it in place when you have compared the two.",
-        )
+    _keep_input(model, out)
     graph, fixed = checks.fix(original)
     if approximate:
         exact = graph

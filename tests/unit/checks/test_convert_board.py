@@ -1,4 +1,4 @@
-"""`edgeq convert --board`: the board's verdict at the end, without a second command."""
+"""`edgeq convert` on the command line: the board's verdict at the end, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def test_an_unknown_board_is_refused_before_the_conversion(tmp_path: Path, capsy
     assert status == 2
     assert json.loads(text)["error"]["code"] == "board-unknown"
     assert not out.exists()
+
+
+def test_a_conversion_never_writes_over_the_model_that_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "m.keras"
+    model.write_bytes(b"weeks of training")
+    status, text = converted(capsys, str(model), "-o", str(model), "--json")
+    assert status == 2
+    assert json.loads(text)["error"]["code"] == "output-is-input"
+    assert model.read_bytes() == b"weeks of training"
