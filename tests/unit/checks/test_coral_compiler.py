@@ -202,3 +202,51 @@ def test_names_that_are_not_unique_tell_no_operator(shared):
     graph = read(shared / "models" / "kws_ref_int8.tflite")
     same = replace(graph, tensors=tuple(replace(t, name="t") for t in graph.tensors))
     assert left_on_cpu(same, same, parse_log("")) is None
+
+
+LINES_AROUND_THE_TABLE = """Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+
+Model compiled successfully in 3438 ms.
+
+Input model: m.tflite
+Input size: 7.31MiB
+On-chip memory used for caching model parameters: 6.89MiB
+On-chip memory remaining for caching model parameters: 1.00KiB
+Off-chip memory used for streaming uncached model parameters: 175.00KiB
+Number of Edge TPU subgraphs: 1
+Total number of operations: 3
+Number of operations that will run on Edge TPU: 2
+Number of operations that will run on CPU: 1
+
+Operator                       Count      Status
+
+CONV_2D                        2          Mapped to Edge TPU
+QUANTIZE                       1          Operation is otherwise supported, but not mapped due to some unspecified limitation
+Compilation child process completed within timeout period.
+Compilation succeeded!
+"""
+"""The lines that compiler 16.0 prints around its table: google-coral/edgetpu#512, #433."""
+
+
+def test_what_the_compiler_prints_around_its_table_is_no_row_of_it():
+    result = parse_log(LINES_AROUND_THE_TABLE)
+    assert [(name, count) for name, count, _ in result.rows] == [("CONV_2D", 2), ("QUANTIZE", 1)]
+    assert (result.cached_bytes, result.streamed_bytes) == (round(6.89 * 2**20), 175 * 2**10)
+    assert result.failure is None
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("ERROR: Didn't find op for builtin opcode 'CONV_2D' version '6'. An older version\n", "TensorFlow 2.8"),
+        ("ERROR: Attempting to use a delegate that only supports static-sized tensors with a graph that has "
+         "dynamic-sized tensors.\nCompilation failed: Model failed in Tflite interpreter.\n", "batch"),
+        ("Compilation failed: due to large activation tensors in model.\n", "smaller inputs"),
+        ("Internal compiler error. Aborting! \n", "int8"),
+    ],
+)  # fmt: skip
+def test_a_failure_has_the_remedy_that_fits_it(text, remedy):
+    (finding,) = findings((), parse_log(f"Edge TPU Compiler version 16.0.384591198\n{text}"))
+    assert finding.severity == "error"
+    assert remedy in finding.remedy
