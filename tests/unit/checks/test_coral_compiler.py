@@ -16,6 +16,7 @@ import pytest
 from edgeq import api
 from edgeq.checks.coral import predict
 from edgeq.checks.coral_compiler import CUSTOM_CODE, findings, left_on_cpu, parse_log
+from edgeq.checks.coral_rules import LIMITATION
 from edgeq.graph import read, write_bytes
 from edgeq.graph.ir import Graph, Operator
 from edgeq.measure import Computed
@@ -204,7 +205,7 @@ def test_names_that_are_not_unique_tell_no_operator(shared):
     assert left_on_cpu(same, same, parse_log("")) is None
 
 
-LINES_AROUND_THE_TABLE = """Edge TPU Compiler version 16.0.384591198
+LINES_AROUND_THE_TABLE = f"""Edge TPU Compiler version 16.0.384591198
 Started a compilation timeout timer of 180 seconds.
 
 Model compiled successfully in 3438 ms.
@@ -222,7 +223,7 @@ Number of operations that will run on CPU: 1
 Operator                       Count      Status
 
 CONV_2D                        2          Mapped to Edge TPU
-QUANTIZE                       1          Operation is otherwise supported, but not mapped due to some unspecified limitation
+QUANTIZE                       1          {LIMITATION}
 Compilation child process completed within timeout period.
 Compilation succeeded!
 """
