@@ -214,23 +214,28 @@ def _interrupted(board: Board) -> KeyboardInterrupt:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How a tool ended: with what status (None: it did not start or was stopped), and all that it said."""
+    """How a tool ended: with what status (None: it did not start or was stopped), and what it said."""
 
     status: int | None
-    said: str
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return f"{self.out}\n{self.err}"
 
     @property
     def ended_well(self) -> bool:
         return self.status == 0
 
     def end(self) -> str:
-        """The end of what it said, without a traceback's frames; why it failed, if it said nothing."""
-        lines = [line for line in self.said.replace("\r", "\n").splitlines() if line.strip()]
+        """The end of what it said, without a traceback's frames; a signal that ended it, or else its exit status."""
+        lines = [line for line in (self.err.strip() or self.out).replace("\r", "\n").splitlines() if line.strip()]
         if any(line.startswith("Traceback (") for line in lines):
             lines = lines[-1:]
-        if lines or self.status is None:
-            return "\n".join(lines[-5:])
-        return f"signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
+        if self.status is not None and self.status < 0:
+            lines.append(f"It was ended by signal {-self.status}.")
+        return "\n".join(lines[-5:]) or f"exit status {self.status}"
 
 
 def _call(command: list[str], timeout_s: int) -> _Ended:
@@ -239,19 +244,16 @@ def _call(command: list[str], timeout_s: int) -> _Ended:
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            errors="replace",
             timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired as expired:
-        parts = (expired.stdout, expired.stderr)
-        said = "\n".join(p.decode(errors="replace") if isinstance(p, bytes) else p for p in parts if p)
+        out, err = ((part or b"").decode(errors="replace") for part in (expired.stdout, expired.stderr))
         why = f"It did not end within {timeout_s} s: the board does not answer, or not its boot loader."
-        return _Ended(None, f"{said}\n{why}")
+        return _Ended(None, out, f"{err.strip() or out}\n{why}")
     except OSError as error:
-        return _Ended(None, str(error))
-    return _Ended(result.returncode, f"{result.stdout}\n{result.stderr}")
+        return _Ended(None, "", str(error))
+    return _Ended(result.returncode, *(part.decode(errors="replace") for part in (result.stdout, result.stderr)))
 
 
 def intel_hex(content: bytes, address: int) -> str:

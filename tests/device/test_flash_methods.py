@@ -31,6 +31,7 @@ log = here.with_suffix(".log")
 calls = json.loads(log.read_text()) if log.exists() else []
 calls.append(sys.argv[1:])
 log.write_text(json.dumps(calls))
+print("Device       : nRF52840-QIAA")
 for argument in sys.argv[1:]:
     if argument.endswith(".hex"):
         here.with_suffix(".seen").write_bytes(Path(argument).read_bytes())
