@@ -19,7 +19,7 @@ def example_rows() -> list[list[str]]:
 
 def test_examples_are_what_cobs_and_zlib_make_of_their_fields():
     rows = example_rows()
-    assert len(rows) == 12
+    assert len(rows) == 32
     for what, command, sequence, session, status, payload_hex, frame_hex in rows:
         payload = bytes.fromhex(payload_hex.replace("-", ""))
         body = struct.pack(
@@ -28,3 +28,13 @@ def test_examples_are_what_cobs_and_zlib_make_of_their_fields():
         body += payload
         expected = cobs.encode(body + struct.pack("<I", zlib.crc32(body))) + b"\0"
         assert frame_hex == expected.hex(), what
+
+
+def test_every_command_has_a_request_and_a_reply():
+    commands = PROTOCOL.read_text(encoding="utf-8").split("## Commands")[1].split("\n\n")[0]
+    named = {int(line.split("|")[1], 0): line.split("|")[2].strip() for line in commands.splitlines() if "| 0x" in line}
+    assert len(named) == 10
+    shown = {(int(row[1], 0), row[0].split(" ")[0].rstrip(",")) for row in example_rows()}
+    for value, name in named.items():
+        assert (value, name) in shown
+        assert value & 0x80 or (value | 0x80, name) in shown

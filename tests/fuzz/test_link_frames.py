@@ -14,7 +14,7 @@ import pytest
 from cobs import cobs
 
 from edgeq.device.frames import REPLY, Command, Frame, FrameError, FrameReader, Status, decode, encode
-from edgeq.device.messages import Space
+from edgeq.device.messages import Sample, Space
 from edgeq.device.session import Session, Timing
 from edgeq.errors import DeviceError
 
@@ -180,6 +180,9 @@ def test_whatever_the_agent_answers_is_a_result_or_a_named_error() -> None:
             session.layers,
             session.memory,
             session.fault,
+            lambda session=session: session.run(2, sample=Sample(0x40, 1)),
+            lambda session=session: session.i2c(0x40, b"\1", 2),
+            session.reset_model,
             lambda session=session: session.read(Space.OUTPUT, 0, 100),
         ):
             try:

@@ -10,7 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.device.frames import Frame, FrameError, FrameReader, decode, encode
-from edgeq.device.messages import Capture, Hello, RunFlag, RunResult, Space, read_request, run_request, write_request
+from edgeq.device.messages import (
+    Capability,
+    Capture,
+    Fault,
+    Hello,
+    MemoryUse,
+    RunFlag,
+    RunResult,
+    Sample,
+    Space,
+    read_request,
+    run_request,
+    write_request,
+)
 
 PROTOCOL = Path(__file__).parents[3] / "firmware" / "PROTOCOL.md"
 
@@ -53,6 +66,27 @@ def test_specified_payloads() -> None:
     reply = RunResult.parse(bytes.fromhex(example_payload("RUN reply, 3 runs")))
     assert reply.ticks == (1000, 1001, 1002)
     assert reply.model_status == 0
+    sampled = run_request(1, RunFlag(0), None, None, Sample(0x40, 1))
+    assert sampled.hex() == example_payload("RUN request, 1 run, then a sample of register 1 at 0x40")
+    reply = RunResult.parse(bytes.fromhex(example_payload("RUN reply, 1 run, not timed")))
+    assert (reply.ticks, reply.sample) == ((0,), b"\x02\x80")
+
+
+def test_specified_replies() -> None:
+    hello = Hello.parse(bytes.fromhex(example_payload("HELLO reply")))
+    assert (hello.session, hello.boot_count, hello.reset_reason) == (0x11223344, 1, "power-on")
+    assert (hello.timer_kind, hello.timer_hz, hello.arena_bytes, hello.spare_bytes) == ("cycles", 64e6, 6144, 20_000)
+    assert (hello.max_payload_bytes, hello.max_runs, hello.layers, hello.max_layers) == (1024, 32, 3, 127)
+    assert hello.model_sha256 == bytes(range(32)).hex()
+    assert (hello.board, hello.model) == ("arduino-nano-33-ble-sense", "tiny")
+    assert (hello.input_bytes, hello.output_bytes) == ((490,), (12,))
+    assert Capability.I2C in hello.capabilities
+    assert Capability.DATA_CACHE not in hello.capabilities
+    memory = MemoryUse.parse(bytes.fromhex(example_payload("MEMORY reply")))
+    assert memory == MemoryUse(6144, 5120, 8192, 1200, 640, 0, 256, 40_000)
+    fault = Fault.parse(bytes.fromhex(example_payload("FAULT reply")))
+    assert (fault.kind, fault.pc, fault.layers_done, fault.faults) == ("bus fault", 0x08001234, 1, 1)
+    assert "0xe2345678" in fault.cause()
 
 
 def test_capture_sets_its_flag() -> None:
