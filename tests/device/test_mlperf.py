@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,12 +71,18 @@ class Dialogue:
 
 
 @contextmanager
-def device(shared: Path, directory: Path, model: str, board_id: str) -> Iterator[Dialogue]:
+def started(shared: Path, directory: Path, model: str, board_id: str) -> Iterator[Dialogue]:
+    """A device whose banner nobody has read."""
     board = load_board(board_id)
     api.bundle(shared / "models" / f"{MODELS[model]}.tflite", board, directory / "bundle", name=model, agent="mlperf")
     image = build(directory / "bundle", board, directory / "image")
     with powered(image, board) as link:
-        dialogue = Dialogue(link.stream)
+        yield Dialogue(link.stream)
+
+
+@contextmanager
+def device(shared: Path, directory: Path, model: str, board_id: str) -> Iterator[Dialogue]:
+    with started(shared, directory, model, board_id) as dialogue:
         if board_id == "host":
             said = dialogue.lines()
             assert said[0] == "m-timestamp-mode-performance"
@@ -170,6 +177,30 @@ def test_a_scripted_session(shared: Path, tmp_path: Path, model: str, board_id: 
         dialogue.load(data[:20])
         shown = "-".join(line.removeprefix("m-buffer-") for line in dialogue.ask("db print"))
         assert bytes.fromhex(shown.replace("-", "")) == data[:20]
+
+
+@pytest.mark.parametrize("board_id", BOARDS)
+@pytest.mark.parametrize("again", [True, False], ids=["as identified", "as the port is opened again"])
+def test_a_banner_that_the_runner_takes_for_an_answer(shared: Path, tmp_path: Path, board_id: str, again: bool) -> None:
+    """The board restarts when its port is opened, so that the banner's m-ready ends the runner's first exchange.
+
+    The runner asks for the name up to three times, but loads an input once: both must find every answer in its place.
+    """
+    with started(shared, tmp_path, "kws01", board_id) as dialogue:
+        time.sleep(2.0)  # as the runner does after opening
+        if again:
+            assert f"m-name-dut-[{board_id}]" not in dialogue.ask("name", INFERENCE_S)
+            assert f"m-name-dut-[{board_id}]" in dialogue.ask("name")
+            assert "m-model-[kws01]" in dialogue.ask("profile")
+            assert dialogue.ask("timestamp")[0].startswith("m-lap-us-")
+        sample = inputs_of(shared, "kws01", 1)[0]
+        loads = [f"db load {sample.size}"]
+        loads += [f"db {sample[at : at + BYTES_A_LINE].tobytes().hex()}" for at in range(0, sample.size, BYTES_A_LINE)]
+        said = [line for command in loads for line in dialogue.ask(command, INFERENCE_S)]
+        assert said[-2:] == ["m-[Expecting 490 bytes]", "m-load-done"]
+        results, took = dialogue.infer()
+        assert len(results) == 12
+        assert took > 0
 
 
 @pytest.mark.slow

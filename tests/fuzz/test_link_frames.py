@@ -243,10 +243,13 @@ def test_mlperf_commands_of_any_kind(shared: Path, tmp_path: Path) -> None:
         for _ in range(400):
             parts = [source.choice([*words, str(source.randrange(4)), source.randbytes(4).hex(), "7fc00000" * 7])]
             parts += [source.choice([*words, str(source.randrange(3)), source.randbytes(31).hex()]) for _ in range(2)]
+            if parts[0] == "infer":  # a handful of runs is enough
+                parts[1:] = [part.replace("2560", "3") for part in parts[1:]]
             said += " ".join(parts).encode("ascii") + b"%"
             if source.random() < 0.1:
                 said += source.randbytes(100)
         done = subprocess.run([tmp_path / "agent"], input=said, capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, b""), seed
         assert b"m-infer-done" in done.stdout
-        assert done.stdout.count(b"m-ready\r\n") == said.count(b"%") + 1
+        # One at the start, one each; the first command's falls away, as another one follows at once.
+        assert done.stdout.count(b"m-ready\r\n") == said.count(b"%")

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE /* register names of a signal's context */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ static char *program;
 static uint8_t spare[SPARE_BYTES];
 static uint8_t in[4096], out[4096];
 static size_t in_next, in_count, out_count;
+static bool ended; /* the line, at its other end */
 
 static void set_raw(int line) {
     struct termios mode;
@@ -56,17 +58,30 @@ static void flush(void) {
     out_count = 0;
 }
 
+static bool arrives(int within_ms) {
+    struct pollfd line = {LINE_IN, POLLIN, 0};
+    return poll(&line, 1, within_ms) > 0;
+}
+
 int32_t edgeq_port_read(void) {
-    if (in_next == in_count) {
-        flush();
+    if (in_next == in_count && !ended && arrives(0)) {
         const ssize_t count = read(LINE_IN, in, sizeof in);
-        if (count == 0 || (count < 0 && errno != EINTR)) {
-            hang_up();
-        }
+        ended = count == 0 || (count < 0 && errno != EINTR);
         in_next = 0;
         in_count = count > 0 ? (size_t)count : 0;
     }
     return in_next < in_count ? in[in_next++] : -1;
+}
+
+/* Nothing is left to do until something arrives. */
+static void rest(void) {
+    if (in_next == in_count) {
+        flush();
+        if (ended) {
+            hang_up();
+        }
+        (void)arrives(-1);
+    }
 }
 
 void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
@@ -177,5 +192,6 @@ int main(int count, char **arguments) {
     edgeq_agent_start(&agent, &edgeq_model);
     for (;;) {
         edgeq_agent_poll(&agent);
+        rest();
     }
 }
