@@ -91,6 +91,10 @@ void edgeq_port_timer_stop(void);
 uint64_t edgeq_port_ticks(void); /* read at least once in 2^31 ticks while the timer is on */
 void edgeq_port_reset(void);     /* sends what is under way, then restarts; does not return */
 
+/* Optional: what must not wait for the end of a RUN, as a USB host's control transfers. Called between its
+ * layers (for MLPerf Tiny: its inferences). */
+void edgeq_port_serve(void);
+
 enum { EDGEQ_I2C_OK, EDGEQ_I2C_NO_ANSWER, EDGEQ_I2C_STUCK };
 
 /* Optional, with EDGEQ_CAN_I2C: as master, send `out` if there is some, then receive `in` after a repeated start. */

@@ -8,6 +8,10 @@ enum { FLAG_TIMED = 1, FLAG_PROFILE = 2, FLAG_CHECK_INPUTS = 4, FLAG_CAPTURE = 8
 /* The generated code's hook has no argument for it: the agent whose RUN is under way. */
 static edgeq_agent_t *running;
 
+/* For ports where nothing is due meanwhile. */
+__attribute__((weak)) void edgeq_port_serve(void) {
+}
+
 static uint64_t now(const edgeq_agent_t *agent) {
     return (agent->run.flags & FLAG_TIMED) != 0 ? edgeq_port_ticks() : 0;
 }
@@ -45,6 +49,7 @@ void edgeq_agent_layer(int32_t layer) {
         }
     }
     progress_if_due(agent, begin);
+    edgeq_port_serve();
     agent->run.mark = now(agent);
     agent->run.hook_ticks += agent->run.mark - begin;
 }

@@ -52,16 +52,24 @@ class Host:
             [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
-    def order(self, what: str, endpoint: int = 0, data: bytes = b"", count: int = 0) -> tuple[str, bytes]:
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        stdin.write(what.encode() + struct.pack("<BH", endpoint & 0x7F, count or len(data)) + data)
-        stdin.flush()
+    def give(self, what: str, endpoint: int = 0, data: bytes = b"", count: int = 0) -> None:
+        """An order whose answer is asked for later."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(what.encode() + struct.pack("<BH", endpoint & 0x7F, count or len(data)) + data)
+        self.process.stdin.flush()
+
+    def answer(self) -> tuple[str, bytes]:
+        stdout = self.process.stdout
+        assert stdout is not None
         head = stdout.read(3)
         if len(head) != 3:
             raise AssertionError(self.process.communicate()[1].decode())
         kind, length = struct.unpack("<cH", head)
         return kind.decode(), stdout.read(length)
+
+    def order(self, what: str, endpoint: int = 0, data: bytes = b"", count: int = 0) -> tuple[str, bytes]:
+        self.give(what, endpoint, data, count)
+        return self.answer()
 
     def reset(self) -> None:
         self.order("R")
@@ -383,3 +391,39 @@ def test_the_agent_answers_hello(host: Host):
     frames = [frame for frame in host.read_all().split(b"\0") if frame]
     assert [al.decode(frame).command & 0x7F for frame in frames] == [al.HELLO]
     assert al.decode(frames[0]).sequence == 1
+
+
+def test_control_transfers_in_the_middle_of_a_run(host: Host):
+    """A host that opens the port anew, or asks for anything else, while the model computes is answered at once."""
+    host.open_terminal()
+    replies = []
+    for command, payload, orders in ((al.HELLO, struct.pack("<I", 7), 0), (al.RUN, struct.pack("<H18x", 1), 7)):
+        assert host.order("O", OUT, al.encode(command, 1 + orders, 7, payload))[0] == "A"
+        host.give("a", count=orders)
+        if orders:
+            coding = struct.pack("<IBBB", 921_600, 0, 0, 8)
+            host.control_out(TO_CLASS, SET_LINE_CODING, 0, data=coding)
+            assert host.control_in(FROM_CLASS, GET_LINE_CODING, 0, 0, 7) == coding
+            assert host.order("I", IN)[0] == "N", "the run has not ended"
+        assert host.answer()[0] == "A"
+        replies += [al.decode(frame) for frame in host.read_all().split(b"\0") if frame]
+    assert [(reply.command & 0x7F, reply.status) for reply in replies] == [(al.HELLO, al.OK), (al.RUN, al.OK)]
+
+
+def test_the_port_is_closed_and_the_bus_reset_in_the_middle_of_a_run(host: Host):
+    """Nothing of the run's reply reaches whoever opens the port next, and HELLO is answered."""
+    host.open_terminal()
+    for command, payload, orders in ((al.HELLO, struct.pack("<I", 9), 0), (al.RUN, struct.pack("<H18x", 1), 3)):
+        host.order("O", OUT, al.encode(command, 1 + orders, 9, payload))
+        host.give("a", count=orders)
+        if orders:
+            host.control_out(TO_CLASS, SET_CONTROL_LINE_STATE, 0)
+            host.reset()
+        assert host.answer()[0] == "A"
+    host.control_out(0, SET_CONFIGURATION, 1)
+    host.control_out(TO_CLASS, SET_CONTROL_LINE_STATE, 3)
+    assert host.read_all() == b""
+    assert host.order("O", OUT, al.encode(al.HELLO, 1, 10, struct.pack("<I", 10)))[0] == "A"
+    host.order("a")
+    (reply,) = [al.decode(frame) for frame in host.read_all().split(b"\0") if frame]
+    assert (reply.command & 0x7F, reply.status) == (al.HELLO, al.OK)

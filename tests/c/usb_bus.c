@@ -26,6 +26,7 @@ static edgeq_agent_t agent;
 static endpoint_t in[ENDPOINTS], out[ENDPOINTS];
 static bool opened, control_stalled, control_to_host, expecting, status_allowed;
 static uint8_t address, next_address;
+static uint32_t meanwhile; /* orders that come in mid-run */
 
 edgeq_kept_t edgeq_kept;
 
@@ -232,52 +233,68 @@ static void tell(void) {
     answer(DATA, facts, sizeof facts);
 }
 
+/* One order of standard input; false at its end. */
+static bool obey(void) {
+    static uint8_t head[4], bytes[0x10000]; /* what, endpoint, count */
+    if (fread(head, 1, sizeof head, stdin) != sizeof head) {
+        return false;
+    }
+    const uint8_t number = head[1];
+    const uint32_t length = head[2] | (uint32_t)head[3] << 8;
+    const bool has_bytes = strchr("SOw", head[0]) != 0;
+    must(!has_bytes || fread(bytes, 1, length, stdin) == length);
+    must(number < ENDPOINTS);
+    switch (head[0]) {
+    case 'R':
+        bus_reset();
+        break;
+    case 'S':
+        setup(bytes);
+        break;
+    case 'I':
+        if (number == 0) {
+            control_in();
+        } else {
+            data_in(number);
+        }
+        break;
+    case 'O':
+        must(length <= EDGEQ_USB_PACKET_BYTES);
+        if (number == 0) {
+            control_out(bytes, length);
+        } else {
+            data_out(number, bytes, length);
+        }
+        break;
+    case 'r':
+        application_reads(length);
+        break;
+    case 'w':
+        application_writes(bytes, length);
+        break;
+    case 'a': /* with a count: so many orders are for the moment behind the first layer of a run */
+        meanwhile = length;
+        edgeq_agent_poll(&agent);
+        answer(ACK, bytes, 0);
+        break;
+    default:
+        tell();
+    }
+    return true;
+}
+
+void edgeq_port_serve(void) {
+    while (meanwhile != 0) {
+        --meanwhile;
+        must(obey());
+    }
+}
+
 int main(void) {
-    static uint8_t head[4], bytes[0x10000];
     const edgeq_cdc_identity_t identity = {0x2341, 0x805A, "0123456789ABCDEF0123456789ABCDE"};
     edgeq_cdc_start(&cdc, &usb, &identity);
     edgeq_agent_start(&agent, &edgeq_model);
-    while (fread(head, 1, sizeof head, stdin) == sizeof head) { /* what, endpoint, count */
-        const uint8_t number = head[1];
-        const uint32_t length = head[2] | (uint32_t)head[3] << 8;
-        const bool has_bytes = strchr("SOw", head[0]) != 0;
-        must(!has_bytes || fread(bytes, 1, length, stdin) == length);
-        must(number < ENDPOINTS);
-        switch (head[0]) {
-        case 'R':
-            bus_reset();
-            break;
-        case 'S':
-            setup(bytes);
-            break;
-        case 'I':
-            if (number == 0) {
-                control_in();
-            } else {
-                data_in(number);
-            }
-            break;
-        case 'O':
-            must(length <= EDGEQ_USB_PACKET_BYTES);
-            if (number == 0) {
-                control_out(bytes, length);
-            } else {
-                data_out(number, bytes, length);
-            }
-            break;
-        case 'r':
-            application_reads(length);
-            break;
-        case 'w':
-            application_writes(bytes, length);
-            break;
-        case 'a':
-            edgeq_agent_poll(&agent);
-            answer(ACK, bytes, 0);
-            break;
-        default:
-            tell();
-        }
+    while (obey()) {
     }
     return 0;
 }

@@ -1,6 +1,7 @@
 /*
  * The USB socket as a serial port: nRF52840's USBD (Product Specification 1.1, 6.35) under ../usb/cdc.c, polled.
- * During an inference nobody polls: packets wait (NAK), and so do control transfers, which hosts grant seconds.
+ * During an inference it is polled after each layer; within one, packets wait (NAK), and so do control transfers, which
+ * USB 2.0, 9.2.6, grants 50 to 500 ms and hosts grant seconds.
  *
  * Only compiled and linked; it has never run on hardware. Workarounds of the errata 171, 187 and 199 are the ones that
  * Nordic publishes.
@@ -257,6 +258,10 @@ void serial_start(void) {
     USBD_USBPULLUP = 0;
     USBD_ENABLE = 0;
     edgeq_cdc_start(&cdc, &usb, &identity);
+}
+
+void edgeq_port_serve(void) {
+    poll();
 }
 
 int32_t edgeq_port_read(void) {
