@@ -6,8 +6,8 @@
  * Only compiled and linked; it has never run on hardware. Workarounds of the errata 171, 187 and 199 are the ones that
  * Nordic publishes.
  */
-#include "cdc.h"
 #include "cortex_m.h"
+#include "line.h"
 #include "serial.h"
 
 #define POWER_GPREGRET     EDGEQ_REGISTER(0x4000051Cu) /* outlives a reset */
@@ -59,12 +59,11 @@
 #define ERRATUM_199_DMA 0x82u
 
 #define START_BOOT_LOADER 0xB0u    /* what Arduino's boot loader looks for in GPREGRET */
-#define PATIENCE          1000000u /* turns of a loop: a second or two in which the host takes no packet */
 #define DMA_PATIENCE      10000u   /* turns: far longer than 64 bytes take */
 #define CONTROL_END       1000000u /* turns: some 50 ms for the last transfer before a restart */
 #define SERIAL_DIGITS     16u
 
-static edgeq_cdc_t cdc;
+edgeq_cdc_t edgeq_usb_line;
 static char serial_number[SERIAL_DIGITS + 1];
 static enum { OFF, ENABLED, ATTACHED } state;
 static bool control_to_host; /* the direction of the control transfer that is under way */
@@ -167,7 +166,7 @@ static void follow_the_cable(void) {
         if (state != OFF) {
             USBD_USBPULLUP = 0;
             USBD_ENABLE = 0;
-            edgeq_cdc_reset(&cdc);
+            edgeq_cdc_reset(&edgeq_usb_line);
             state = OFF;
         }
     } else if (state == OFF) {
@@ -191,7 +190,7 @@ static void take_setup(void) {
         setup[i] = (uint8_t)USBD_SETUP_BYTE(i);
     }
     control_to_host = (setup[0] & 0x80u) != 0;
-    edgeq_cdc_setup(&cdc, setup);
+    edgeq_cdc_setup(&edgeq_usb_line, setup);
 }
 
 /* A SETUP ends the transfer before it, whatever had still been done there. */
@@ -203,9 +202,9 @@ static void poll_control(void) {
     } else if (USBD_EP0DATADONE != 0) {
         USBD_EP0DATADONE = 0;
         if (control_to_host) {
-            edgeq_cdc_sent(&cdc, 0);
+            edgeq_cdc_sent(&edgeq_usb_line, 0);
         } else {
-            edgeq_cdc_received(&cdc, 0);
+            edgeq_cdc_received(&edgeq_usb_line, 0);
         }
     }
 }
@@ -218,10 +217,10 @@ static void poll_data(void) {
     const uint32_t done = USBD_EPDATASTATUS;
     USBD_EPDATASTATUS = done;
     if ((done & IN_STATUS(NUMBER(EDGEQ_CDC_IN))) != 0) {
-        edgeq_cdc_sent(&cdc, EDGEQ_CDC_IN);
+        edgeq_cdc_sent(&edgeq_usb_line, EDGEQ_CDC_IN);
     }
     if ((done & OUT_STATUS(NUMBER(EDGEQ_CDC_OUT))) != 0) {
-        edgeq_cdc_received(&cdc, EDGEQ_CDC_OUT);
+        edgeq_cdc_received(&edgeq_usb_line, EDGEQ_CDC_OUT);
     }
 }
 
@@ -232,7 +231,7 @@ static void start_boot_loader(void) {
     edgeq_cortex_m_reset();
 }
 
-static void poll(void) {
+void edgeq_usb_poll(void) {
     follow_the_cable();
     if (state != ATTACHED) {
         return;
@@ -241,11 +240,11 @@ static void poll(void) {
         USBD_USBRESET = 0;
         USBD_EPDATA = 0;
         USBD_EPDATASTATUS = USBD_EPDATASTATUS;
-        edgeq_cdc_reset(&cdc);
+        edgeq_cdc_reset(&edgeq_usb_line);
     }
     poll_control();
     poll_data();
-    if (cdc.left_slow) {
+    if (edgeq_usb_line.left_slow) {
         start_boot_loader();
     }
 }
@@ -257,33 +256,5 @@ void serial_start(void) {
     }
     USBD_USBPULLUP = 0;
     USBD_ENABLE = 0;
-    edgeq_cdc_start(&cdc, &usb, &identity);
-}
-
-void edgeq_port_serve(void) {
-    poll();
-}
-
-int32_t edgeq_port_read(void) {
-    const int32_t byte = edgeq_cdc_read(&cdc);
-    if (byte >= 0) {
-        return byte;
-    }
-    poll();
-    return edgeq_cdc_read(&cdc);
-}
-
-/* Nothing is under way afterwards. What the host does not take in time is dropped: its checksum tells it. */
-void edgeq_port_write(const uint8_t *bytes, uint32_t length) {
-    uint32_t turn = 0;
-    while ((length != 0 || !edgeq_cdc_drained(&cdc)) && turn++ < PATIENCE) {
-        const uint32_t taken = edgeq_cdc_write(&cdc, bytes, length);
-        bytes += taken;
-        length -= taken;
-        if (taken != 0) {
-            turn = 0;
-        }
-        poll();
-    }
-    edgeq_cdc_drop(&cdc);
+    edgeq_cdc_start(&edgeq_usb_line, &usb, &identity);
 }

@@ -61,12 +61,13 @@ def test_the_port_compiles_with_each_compiler(bundle: Path, board: Board, compil
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "zig"])
-def test_nrf52_speaks_over_uart_or_usb(bundle: Path, tmp_path: Path, compiler: str):
-    board = load_board("arduino-nano-33-ble-sense")
+@pytest.mark.parametrize("board_id", ["arduino-nano-33-ble-sense", "raspberry-pi-pico"])
+def test_the_port_speaks_over_uart_or_usb(bundle: Path, tmp_path: Path, board_id: str, compiler: str):
+    board = load_board(board_id)
     assert board.firmware is not None
-    uart = board.model_copy(update={"firmware": board.firmware.model_copy(update={"serial": "uart"})})
     names = {}
-    for name, chosen in (("usb", board), ("uart", uart)):
+    for name in ("usb", "uart"):
+        chosen = board.model_copy(update={"firmware": board.firmware.model_copy(update={"serial": name})})
         image = built(bundle, chosen, tmp_path / name, compiler)
         with image.elf.open("rb") as stream:
             table = ELFFile(stream).get_section_by_name(".symtab")
@@ -76,7 +77,7 @@ def test_nrf52_speaks_over_uart_or_usb(bundle: Path, tmp_path: Path, compiler: s
 
 
 def test_a_line_that_the_port_does_not_have():
-    board = load_board("raspberry-pi-pico")
+    board = load_board("raspberry-pi-pico-2")
     assert board.firmware is not None
     with pytest.raises(BoardError) as caught:
         load_port(board.model_copy(update={"firmware": board.firmware.model_copy(update={"serial": "usb"})}))
