@@ -4,6 +4,10 @@
 #include "caches.h"
 #include "cortex_m.h"
 
+#define SYST_CSR     EDGEQ_REGISTER(0xE000E010u)
+#define NVIC_ICER(n) EDGEQ_REGISTER(0xE000E180u + 4u * (n))
+#define NVIC_ICPR(n) EDGEQ_REGISTER(0xE000E280u + 4u * (n))
+
 #define SCB_VTOR  EDGEQ_REGISTER(0xE000ED08u)
 #define SCB_AIRCR EDGEQ_REGISTER(0xE000ED0Cu)
 #define SCB_SHCSR EDGEQ_REGISTER(0xE000ED24u)
@@ -27,6 +31,11 @@
 #define MPU_CTRL_ON_WITH_DEFAULT_MAP 5u
 #define MPU_RASR_64K_NO_ACCESS       (1u << 28 | 15u << 1 | 1u)
 #define GUARD_BYTES                  0x10000u
+#if defined(__ARM_ARCH_6M__)
+#define INTERRUPT_WORDS 1u
+#else
+#define INTERRUPT_WORDS 8u
+#endif
 
 extern uint32_t edgeq_stack_limit[], edgeq_stack_top[];
 extern uint8_t edgeq_data_start[], edgeq_data_end[], edgeq_bss_start[], edgeq_bss_end[];
@@ -37,6 +46,7 @@ edgeq_kept_t edgeq_kept __attribute__((section(".noinit")));
 
 int main(void);
 void edgeq_reset_handler(void);
+void edgeq_start_c(void);
 void edgeq_fault_entry(void);
 void edgeq_fault_record(const uint32_t *frame, uint32_t exception);
 void edgeq_systick_handler(void) __attribute__((weak, alias("edgeq_fault_entry")));
@@ -55,6 +65,15 @@ static const struct {
 } vectors __attribute__((section(".vectors"), used)) = {
     edgeq_stack_top,
     {edgeq_reset_handler, FAULT, FAULT, FAULT, FAULT, FIVE_FAULTS, FAULT, FAULT, FAULT, FAULT, edgeq_systick_handler}};
+
+/* What a boot loader may have left on would find no handler here. */
+static void silence_interrupts(void) {
+    SYST_CSR = 0;
+    for (uint32_t n = 0; n < INTERRUPT_WORDS; ++n) {
+        NVIC_ICER(n) = 0xFFFFFFFFu;
+        NVIC_ICPR(n) = 0xFFFFFFFFu;
+    }
+}
 
 static void enable_core_features(void) {
 #if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
@@ -84,11 +103,31 @@ static void guard_stack(void) {
 #endif
 }
 
-void edgeq_reset_handler(void) {
+/* After a reset the core has done this itself; a boot loader may come here with any stack, and interrupts on or off. */
+__attribute__((naked)) void edgeq_reset_handler(void) {
+    __asm volatile(".syntax unified\n"
+                   "cpsid i\n"
+#if __ARM_ARCH >= 8
+                   "movs r0, #0\n"
+                   "msr msplim, r0\n"
+#endif
+                   "movs r0, #0\n"
+                   "msr control, r0\n"
+                   "isb\n"
+                   "ldr r0, =edgeq_stack_top\n"
+                   "mov sp, r0\n"
+                   "ldr r0, =edgeq_start_c\n"
+                   "bx r0\n"
+                   ".ltorg\n");
+}
+
+void edgeq_start_c(void) {
+    silence_interrupts();
     enable_core_features();
     guard_stack();
     memcpy(edgeq_data_start, edgeq_data_load, (uint32_t)(edgeq_data_end - edgeq_data_start));
     memset(edgeq_bss_start, 0, (uint32_t)(edgeq_bss_end - edgeq_bss_start));
+    __asm volatile("cpsie i" ::: "memory");
     edgeq_port_start();
     (void)main();
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cobs import cobs
 from elftools.elf.elffile import ELFFile
 from tiny_bundle import write_tiny_bundle
 
@@ -157,3 +158,55 @@ def test_imxrt1062_begins_with_what_its_boot_rom_reads(bundle: Path, tmp_path: P
     start, length = words[data - 0x60000000], words[data - 0x60000000 + 4]
     assert start == 0x60000000
     assert len(content) <= length <= 8 << 20
+
+
+class Heard(Exception):
+    """Enough was said."""
+
+
+class Silence:
+    """A line that says nothing and listens to the first frame."""
+
+    def __init__(self) -> None:
+        self.said = bytearray()
+
+    def waits(self) -> bool:
+        return False
+
+    def receive(self) -> int:
+        return 0
+
+    def send(self, byte: int) -> None:
+        self.said.append(byte)
+        if byte == 0 and any(self.said):
+            raise Heard
+
+
+def test_a_boot_loader_may_leave_any_stack_and_interrupts_off(bundle: Path, tmp_path: Path):
+    """One that jumps from a thread with a stack of its own: the core's state is then not that after a reset."""
+    unicorn = pytest.importorskip("unicorn", reason="needs the package unicorn (extra mcu)")
+    from edgeq.device.virtual.cortex_m4 import RAM_START, CortexM4
+    from edgeq.device.virtual.unicorn_process import load_segments
+
+    registers = unicorn.arm_const
+    image = built(bundle, load_board("virtual-m4"), tmp_path / "out", None)
+
+    class AfterBootLoader(CortexM4):
+        def _reset(self) -> int:
+            entry = super()._reset()
+            self._uc.reg_write(registers.UC_ARM_REG_PRIMASK, 1)
+            self._uc.reg_write(registers.UC_ARM_REG_CONTROL, 2)  # a thread's stack: it ends 16 bytes above nothing
+            self._uc.reg_write(registers.UC_ARM_REG_SP, RAM_START + 16)
+            return entry
+
+        def core(self) -> tuple[int, int]:
+            return tuple(map(self._uc.reg_read, (registers.UC_ARM_REG_PRIMASK, registers.UC_ARM_REG_CONTROL)))
+
+    line = Silence()
+    board = AfterBootLoader(load_segments(image.elf), line)
+    with pytest.raises(Heard):
+        board.run()
+    frames = [cobs.decode(frame) for frame in bytes(line.said).split(b"\0") if frame]
+    assert [frame[1] for frame in frames] == [0xA0], "the BOOT event, once"
+    primask, control = board.core()
+    assert (primask, control & 2) == (0, 0)
