@@ -3,7 +3,7 @@
 from edgeq.benchmark.result import BenchReport
 from edgeq.benchmark.run import DEFAULT_RUNS, bench
 from edgeq.benchmark.several import BoardsReport, bench_boards
-from edgeq.benchmark.store import ChangeReport, compare, keep, kept
+from edgeq.benchmark.store import ChangeReport, compare, keep, kept, room_for
 
 __all__ = [
     "DEFAULT_RUNS",
@@ -15,4 +15,5 @@ __all__ = [
     "compare",
     "keep",
     "kept",
+    "room_for",
 ]

@@ -55,6 +55,7 @@ _NARROW = 0.001
 _RANDOM_SAMPLES = 4
 _IDLE_S = 0.5
 """How long the power of the waiting board is measured."""
+_CONVERSIONS = {"QUANTIZE", "DEQUANTIZE", "RESHAPE"}
 _UNITS = {"instructions": "instructions", "cycles": "cycles", "microseconds": "us", "nanoseconds": "ns"}
 
 
@@ -121,6 +122,9 @@ def bench(
             sample = samples.inputs[comparison.first.sample]
             layer = diverging_layer((session, manifest), (host.session, host.manifest), sample)
             comparison = replace(comparison, first=replace(comparison.first, layer=layer))
+        accuracy = _accuracy(samples, outputs[0], manifest, got, expected)
+        if isinstance(accuracy, str):
+            findings.append(accuracy)
         return BenchReport(
             board=board.id,
             board_name=board.name,
@@ -133,7 +137,7 @@ def bench(
             memory=_memory(session, board),
             comparison=comparison,
             golden=golden,
-            accuracy=_accuracy(samples, outputs[0], got, expected),
+            accuracy=None if isinstance(accuracy, str) else accuracy,
             link=LinkReport(
                 session.transport.name,
                 session.statistics.requests,
@@ -356,18 +360,51 @@ def _compare(got: list[Outputs], expected: list[Outputs], reference: str) -> Com
     return Comparison(reference, len(got), compared, differing, first)
 
 
-def _accuracy(samples: Samples, output: Tensor, got: list[Outputs], expected: list[Outputs] | None) -> Accuracy | None:
+def _accuracy(
+    samples: Samples,
+    output: Tensor,
+    manifest: BenchManifest | None,
+    got: list[Outputs],
+    expected: list[Outputs] | None,
+) -> Accuracy | str | None:
+    """The share of labels met on the board and here; words where the output cannot tell labels."""
     if samples.labels is None:
         return None
-    board = _share(samples.labels, output, got)
-    host = Unknown("no reference") if expected is None else _share(samples.labels, output, expected)
+    elements = output.bytes // element_type(output).itemsize
+    classes = max(2, elements)
+    if not 0 <= min(samples.labels) <= max(samples.labels) < classes:
+        return (
+            f"Accuracy is not told: the labels go from {min(samples.labels)} to {max(samples.labels)}, the model's "
+            f"output tells classes 0 to {classes - 1}."
+        )
+    least = None
+    if elements == 1:
+        least = _least_of_class_1(output, manifest)
+        if least is None:
+            return "Accuracy is not told: what the one output stands for is known with the bundle only."
+    board = _share(samples.labels, output, got, least)
+    host = Unknown("no reference") if expected is None else _share(samples.labels, output, expected, least)
     return Accuracy(len(samples), board, host)
 
 
-def _share(labels: Sequence[int], output: Tensor, results: list[Outputs]) -> Measured:
+def _least_of_class_1(output: Tensor, manifest: BenchManifest | None) -> float | None:
+    """What a single output must exceed for class 1, in the units it has on the board: 0.5 behind a sigmoid, else 0."""
+    if manifest is None:
+        return None
+    computed = [layer.name for layer in manifest.layers if layer.name not in _CONVERSIONS]
+    threshold = 0.5 if computed and computed[-1] == "LOGISTIC" else 0.0
+    return threshold / output.scale + (output.zero_point or 0) if output.scale else threshold
+
+
+def _share(labels: Sequence[int], output: Tensor, results: list[Outputs], least: float | None) -> Measured:
+    """The share of labels that the outputs choose: the greatest of them, or whether the one is above `least`."""
     type_ = element_type(output)
+
+    def chosen(values: list[float]) -> int:
+        return best_class(values) if least is None else int(values[0] > least)
+
     right = sum(
-        best_class(np.frombuffer(outputs[0], type_).tolist()) == label
+        chosen(np.frombuffer(outputs[0], type_).tolist()) == label
         for label, outputs in zip(labels, results, strict=True)
     )
     return Measured(right / len(labels), "fraction", "labelled samples")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from edgeq.benchmark.result import BenchReport
@@ -14,6 +15,8 @@ from edgeq.progress import Progress
 Measure = Callable[[Board, Progress], BenchReport]
 LineProgress = Callable[[str, str, int, int | None], None]
 """Called with the board's id, what is done there, and how far."""
+_LOOK_S = 0.2
+"""A wait without end would not hear Control-C on every system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,28 @@ def bench_boards(boards: Sequence[Board], measure: Measure, progress: LineProgre
             "board-twice", f"{', '.join(sorted(twice))} is named twice.", where="--board", try_="Name each board once."
         )
 
+    interrupted = threading.Event()
+
     def one(board: Board) -> BenchReport | EdgeqError:
+        def show(what: str, done: int, total: int | None) -> None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            progress(board.id, what, done, total)
+
         try:
-            return measure(board, lambda what, done, total: progress(board.id, what, done, total))
+            return measure(board, show)
         except EdgeqError as error:
             return error
 
     with ThreadPoolExecutor(len(boards)) as pool:
-        found = dict(zip(names, pool.map(one, boards), strict=True))
+        try:
+            futures = [pool.submit(one, board) for board in boards]
+            while wait(futures, timeout=_LOOK_S).not_done:
+                pass
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
+    found = dict(zip(names, (future.result() for future in futures), strict=True))
     return BoardsReport(
         tuple(result for result in found.values() if isinstance(result, BenchReport)),
         {name: result for name, result in found.items() if isinstance(result, EdgeqError)},

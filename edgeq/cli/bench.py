@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +60,7 @@ def bench(
             _compare(verb, compare, gate)
             return
         from edgeq import api
-        from edgeq.benchmark import keep as keep_result
-        from edgeq.benchmark import kept
+        from edgeq.benchmark import kept, room_for
         from edgeq.errors import UsageError
         from edgeq.report.device_text import render_bench, render_boards
 
@@ -77,11 +78,22 @@ def bench(
             )
         if meter != "none" and (host or len(board) > 1):
             raise UsageError("meter-for-one", "--meter measures one board on a cable.", try_="Name one --board.")
+        if (supply_mv is not None and not meter.startswith("ppk2")) or (
+            shunt_ohm is not None and not meter.startswith("ina")
+        ):
+            raise UsageError(
+                "meter-missing",
+                "--supply-mv goes with --meter ppk2, --shunt-ohm with --meter ina219 or ina226.",
+                where="--meter",
+                try_="Name the meter, or leave its option out.",
+            )
+        if keep is not None and not host:
+            room_for(kept(keep if len(board) == 1 else _of_board(keep, "board")))
         if len(board) > 1:
             boards = api.bench_boards(model, board, data=data, runs=runs, progress=verb.line_progress)
-            for result in boards.results if keep is not None else ():
-                keep_result(result.to_json(), kept(f"{keep}-{result.board}"))
-            verb.finish(boards.to_json(), lambda console: render_boards(console, boards), status=boards.exit_status)
+            results = {} if keep is None else {_of_board(keep, r.board): r.to_json() for r in boards.results}
+            with _keeping(results):
+                verb.finish(boards.to_json(), lambda console: render_boards(console, boards), status=boards.exit_status)
             return
         if host:
             from edgeq.report.ssh_text import render_hosts
@@ -106,9 +118,30 @@ def bench(
             progress=verb.progress,
         )
         document = report.to_json()
-        if keep is not None:
-            keep_result(document, kept(keep))
-        verb.finish(document, lambda console: render_bench(console, report), ok=report.ok)
+        with _keeping({} if keep is None else {keep: document}):
+            verb.finish(document, lambda console: render_bench(console, report), ok=report.ok)
+
+
+def _of_board(name: str, board: str) -> str:
+    """The name of one board's result among several."""
+    return f"{name.removesuffix('.json')}-{board}{'.json' if name.endswith('.json') else ''}"
+
+
+@contextmanager
+def _keeping(results: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
+    """Keep results by their names, then show them: also where keeping failed, which is told behind."""
+    from edgeq.benchmark import keep, kept
+    from edgeq.errors import OutputError
+
+    failure = None
+    for name, document in results.items():
+        try:
+            keep(document, kept(name))
+        except OutputError as error:
+            failure = error
+    yield
+    if failure is not None:
+        raise failure
 
 
 def _compare(verb: Verb, names: tuple[str, str], gate: float | None) -> None:
@@ -117,5 +150,8 @@ def _compare(verb: Verb, names: tuple[str, str], gate: float | None) -> None:
 
     report = compare(kept(names[0]), kept(names[1]))
     worse = report.worse_by(gate / 100) if gate is not None else ()
-    document = {**report.to_json(), "worse": [change.what for change in worse]}
-    verb.finish(document, lambda console: render_changes(console, report), ok=not worse)
+    verb.finish(
+        {**report.to_json(), "worse": list(worse)},
+        lambda console: render_changes(console, report, worse),
+        ok=not worse,
+    )

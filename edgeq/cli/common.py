@@ -32,6 +32,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the resu
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the tools' own output.")]
 
 
+_PIPE_COLUMNS = 200
+
+
 class Verb:
     """The frame of one verb's run. Leaves through typer.Exit with the exit status that errors and answers imply."""
 
@@ -40,6 +43,7 @@ class Verb:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._status = 0
+        self._printed = False
         self._lock = threading.Lock()
         if debug:
             os.environ["EDGEQ_DEBUG"] = "1"
@@ -77,14 +81,18 @@ class Verb:
     ) -> None:
         """Print the result; exit status 1 if the answer is no, or `status` where a report knows better."""
         self._stop_bars()
-        if self.json:
-            body = {"schema": f"edgeq.{self.name}/1", **document}
-            sys.stdout.write(json_module.dumps(body, indent=2, ensure_ascii=False) + "\n")
-        else:
-            from rich.console import Console
-
-            render(Console())
         self._status = status if status is not None else 0 if ok else 1
+        if self.json:
+            self._print({"schema": f"edgeq.{self.name}/1", **document})
+        else:
+            render(_console())
+            sys.stdout.flush()
+
+    def _print(self, document: Mapping[str, Any]) -> None:
+        """The one document on standard output."""
+        self._printed = True
+        sys.stdout.write(json_module.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
 
     def _stop_bars(self) -> None:
         if self._bars is not None:
@@ -112,11 +120,23 @@ class Verb:
         raise typer.Exit(known.exit_status) from None
 
     def _render(self, error: EdgeqError) -> None:
-        if self.json:
-            body = {"schema": f"edgeq.{self.name}/1", "error": error.to_json()}
-            sys.stdout.write(json_module.dumps(body, indent=2, ensure_ascii=False) + "\n")
+        """On standard output as JSON if that holds no document yet, else on standard error as text."""
+        if self.json and not self._printed:
+            self._print({"schema": f"edgeq.{self.name}/1", "error": error.to_json()})
             return
         render_error(error)
+
+
+def _console() -> Console:
+    """Standard output. Lines into a pipe or a file are not broken at 80 columns; who closes it early ends nothing."""
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Output(width=None if narrow else _PIPE_COLUMNS)
 
 
 def _from_system(error: OSError | MemoryError) -> EdgeqError:

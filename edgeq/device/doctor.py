@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +27,8 @@ from edgeq.toolchain import find_compiler
 State = Literal["ok", "absent", "failed"]
 _VERSION_TIMEOUT_S = 20
 _LOOPBACK_FRAMES = 20
+_STATE_BYTES = 50 << 20
+"""Room for some images with their debug information."""
 _UDEV_RULE = 'SUBSYSTEM=="tty", ATTRS{{idVendor}}=="{vendor}", ATTRS{{idProduct}}=="{product}", TAG+="uaccess"'
 
 _PACKAGES = {
@@ -86,14 +90,17 @@ def _system() -> Iterator[Check]:
     yield Check("system", "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     place = state_directory()
     existing = next(path for path in (place, *place.parents) if path.exists())
-    writable = os.access(existing, os.W_OK)
-    yield Check(
-        "system",
-        "state directory",
-        "ok" if writable else "failed",
-        str(place),
-        None if writable else f"Make {existing} writable, or set EDGEQ_STATE to a directory that is.",
-    )
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free_bytes = shutil.disk_usage(existing).free
+    except OSError as error:
+        remedy = f"Make {existing} writable, or set EDGEQ_STATE to a directory that is."
+        yield Check("system", "state directory", "failed", f"{place}: {error.strerror}", remedy)
+        return
+    roomy = free_bytes >= _STATE_BYTES
+    free = f"{place}, {free_bytes / (1 << 20):,.0f} MiB free"
+    room = None if roomy else "Make room, or set EDGEQ_STATE to a directory elsewhere."
+    yield Check("system", "state directory", "ok" if roomy else "failed", free, room)
 
 
 def _packages() -> Iterator[Check]:

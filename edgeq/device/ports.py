@@ -155,6 +155,8 @@ def open_port(port: str, *, baud: int | None = None) -> Transport:
     LinkError `port-missing`, `port-busy`, `port-permission`, `port-failed`; UsageError `port-invalid` for an address
     that is none.
     """
+    if not port.strip():
+        raise UsageError("port-invalid", "The port has no name.", where="--port", try_="List the ports: edgeq devices")
     if port.startswith("socket://"):
         return _open_tcp(port)
     if "://" not in port and _is_unix_socket(port):
@@ -257,7 +259,9 @@ def _open_error(port: str, error: Exception) -> LinkError:
             why=text,
             try_=("Close the serial monitor or IDE that holds it.", "See who holds it: edgeq doctor"),
         )
-    if number in (errno.ENOENT, errno.ECONNREFUSED, errno.ENODEV, errno.ENXIO) or "FileNotFoundError" in text:
+    if number in (errno.ENOENT, errno.ECONNREFUSED, errno.ENODEV, errno.ENXIO) or any(
+        words in text for words in ("FileNotFoundError", "Connection refused", "actively refused")
+    ):
         return LinkError(
             "port-missing",
             f"There is no port {port}, or nobody listens there.",

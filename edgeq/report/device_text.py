@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -54,8 +56,10 @@ def render_bench(console: Console, report: BenchReport) -> None:
         f"  stack  {_text(memory.stack_used_by_run)} by the model, {_text(memory.stack_used)} at most, "
         f"{_text(memory.stack_reserved)} reserved"
     )
+    console.print(f"  heap   {_text(memory.heap)}")
     if report.image is not None:
         _image(console, report.image)
+        console.print(f"  flags  {escape(' '.join(report.image.flags))}")
     console.print(f"  data   {escape(report.data)}")
     for finding in report.findings:
         console.print(f"  [yellow]note[/]   {escape(finding)}")
@@ -69,12 +73,14 @@ def render_boards(console: Console, report: BoardsReport) -> None:
         console.print()
     for board, error in report.failures.items():
         console.print(f"[bold red]failed[/] {board}: {error.code}: {escape(error.what)}")
+        if error.why:
+            console.print(f"  why    {escape(error.why)}")
         for step in error.try_:
             console.print(f"  try    {escape(step)}")
 
 
-def render_changes(console: Console, report: ChangeReport) -> None:
-    """Before, after, and by how much."""
+def render_changes(console: Console, report: ChangeReport, worse: Sequence[str] = ()) -> None:
+    """Before, after, and by how much; `worse` by more than a gate allows."""
     for note in report.notes:
         console.print(f"[yellow]note[/] {escape(note)}")
     table = Table("", box=None, header_style="bold")
@@ -83,8 +89,10 @@ def render_changes(console: Console, report: ChangeReport) -> None:
     for change in report.changes:
         digits = ",.4g" if change.unit == "fraction" else ",.0f"
         sides = ["" if side is None else f"{side:{digits}} {change.unit}" for side in (change.before, change.after)]
-        table.add_row(change.what, *sides, "" if change.ratio is None else f"{100 * (change.ratio - 1):+.2f} %")
+        table.add_row(escape(change.what), *sides, "" if change.ratio is None else f"{100 * (change.ratio - 1):+.2f} %")
     console.print(table)
+    if worse:
+        console.print(f"[bold red]worse[/] {escape(', '.join(worse))}")
 
 
 def render_doctor(console: Console, report: DoctorReport) -> None:
@@ -100,10 +108,13 @@ def render_doctor(console: Console, report: DoctorReport) -> None:
 def render_devices(console: Console, report: DevicesReport) -> None:
     """Ports, then virtual boards."""
     if report.ports:
-        table = Table("port", "USB id", "description", "boards", "state", box=None, header_style="bold")
+        table = Table(
+            "port", "USB id", "serial number", "description", "boards", "state", box=None, header_style="bold"
+        )
         for port in report.ports:
             boards = ", ".join(port.boards)
-            table.add_row(port.port, port.usb_id or "", escape(port.description), boards, port.role or "")
+            named = (escape(port.serial_number or ""), escape(port.description))
+            table.add_row(port.port, port.usb_id or "", *named, boards, port.role or "")
         console.print(table)
     else:
         console.print("No serial port.")
@@ -195,6 +206,6 @@ def _image(console: Console, image: Image) -> None:
 
 def _text(quantity: Quantity) -> str:
     if isinstance(quantity, Unknown):
-        return "unknown"
+        return f"unknown ({escape(quantity.reason)})"
     number = bytes_text(int(quantity.value)) if quantity.unit == "bytes" else f"{quantity.value:,.4g} {quantity.unit}"
     return f"about {number}" if isinstance(quantity, Estimated) else number
