@@ -33,7 +33,7 @@ from edgeq.boards import Board, load_board
 from edgeq.codegen.golden import FLOAT_TOLERANCE
 from edgeq.device.connection import connect
 from edgeq.device.flashed import load_flashed
-from edgeq.device.flashing import build_image
+from edgeq.device.flashing import build_image, made_for_another
 from edgeq.device.ina import InaMeter
 from edgeq.device.messages import Capability, Hello
 from edgeq.device.meter import Ppk2
@@ -108,7 +108,7 @@ def bench(
         energy = None if meter is None else _energy(meter, session, samples.inputs[0], ticks, progress)
         layers = _profile(session, samples.inputs[0], unit, manifest) if unit is not None else ()
         if manifest is not None:
-            findings += portable_kernels(manifest.layers, board)
+            findings += [*made_for_another(manifest, board), *portable_kernels(manifest.layers, board)]
         if bundle_dir is not None and manifest is not None and image is not None:
             code = code_by_layer(bundle_dir, manifest.name, image)
             layers = tuple(replace(layer, code=code.get(layer.index)) for layer in layers)

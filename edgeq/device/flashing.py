@@ -23,6 +23,7 @@ from edgeq.errors import DeviceError, LinkError, UsageError
 from edgeq.measure import Computed
 from edgeq.progress import Progress, silent
 from edgeq.toolchain import Image, build, read_manifest
+from edgeq.toolchain.manifest import Manifest
 
 _PORT_RETURNS_S = 15.0
 _UNVERIFIED = {
@@ -50,6 +51,7 @@ class FlashReport:
     port: str
     image: Image
     hello: Hello | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -58,7 +60,18 @@ class FlashReport:
             "port": self.port,
             "image": image_json(self.image),
             "hello": None if self.hello is None else self.hello.to_json(),
+            "notes": list(self.notes),
         }
+
+
+def made_for_another(manifest: Manifest, board: Board) -> tuple[str, ...]:
+    """A sentence, if the bundle was made for another board than `board`."""
+    if manifest.board in ("", board.id):
+        return ()
+    return (
+        f"The bundle was made for {manifest.board}: its kernels and its memory plan are that board's choice. "
+        f"One for this board: edgeq bundle MODEL --board {board.id}",
+    )
 
 
 def image_json(image: Image) -> dict[str, object]:
@@ -117,7 +130,8 @@ def flash(
             raise
         raise _not_verified(board, error) from error
     Flashed(image, (bundle_dir / "manifest.json").read_bytes()).store(board.id)
-    return FlashReport(board.id, board.name, board.flash.method, line, image, hello)
+    notes = made_for_another(manifest, board)
+    return FlashReport(board.id, board.name, board.flash.method, line, image, hello, notes)
 
 
 def _not_verified(board: Board, error: DeviceError) -> DeviceError:

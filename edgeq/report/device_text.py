@@ -31,6 +31,8 @@ def render_flash(console: Console, report: FlashReport) -> None:
     else:
         arena = bytes_text(hello.arena_bytes)
         console.print(f"  agent  {hello.firmware_version} at {escape(report.port)}, arena {arena}")
+    for note in report.notes:
+        console.print(f"  [yellow]note[/]   {escape(note)}")
 
 
 def render_bench(console: Console, report: BenchReport) -> None:
@@ -59,7 +61,7 @@ def render_bench(console: Console, report: BenchReport) -> None:
     console.print(f"  heap   {_text(memory.heap)}")
     if report.image is not None:
         _image(console, report.image)
-        console.print(f"  flags  {escape(' '.join(report.image.flags))}")
+        console.print(f"  flags  {escape(' '.join(report.image.flags))}", soft_wrap=True)
     console.print(f"  data   {escape(report.data)}")
     for finding in report.findings:
         console.print(f"  [yellow]note[/]   {escape(finding)}")

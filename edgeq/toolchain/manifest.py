@@ -70,6 +70,8 @@ class Manifest(_Part):
     name: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
     """Prefix of the generated symbols: a C identifier."""
     model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    board: str = ""
+    """The board that kernels and memory plan were chosen for."""
     options: Options = Options()
     arena_bytes: Annotated[int, Field(ge=1, lt=2**31)]
     arena_align: Annotated[int, Field(ge=1, le=4096)] = 16

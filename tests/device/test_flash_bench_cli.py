@@ -112,6 +112,7 @@ def test_several_boards_at_once(bundle: Path) -> None:
     status, out, _ = run("bench", bundle, "--board", "host", "--board", "virtual-m4", "--json", "--runs", "2")
     document = json.loads(out)
     assert status == 0, document
+    assert ["made for host" in " ".join(result["findings"]) for result in document["boards"]] == [False, True]
     assert [result["board"] for result in document["boards"]] == ["host", "virtual-m4"]
     assert all(result["comparison"]["bytes_differing"] == 0 for result in document["boards"])
     status, out, _ = run("bench", bundle, "--board", "host", "--board", "arduino-nano-33-ble-sense", "--json")
