@@ -187,13 +187,17 @@ def _failure(output: str, board: Board, program: str) -> EdgeqError:
         return _too_large(
             overflows[0][0], max(excess for region, excess in overflows if region == overflows[0][0]), board
         )
-    first = _FIRST_ERROR.search(output)
+    said = "\n".join(
+        line for line in output.splitlines() if not line.startswith("collect2:")
+    )  # behind the linker's own
+    first = _FIRST_ERROR.search(said)
+    steps = ("Run again with --debug to see the whole message.", "Write the bundle anew if its files were changed.")
     error = ToolError(
         "build-failed",
         "The firmware could not be built.",
         where=program,
-        why=first[0].strip() if first else output.strip()[-500:] or "The compiler said nothing.",
-        try_=("Run again with --debug to see the whole message.", "Write the bundle anew if its files were changed."),
+        why=first[0].strip() if first else said.strip()[-500:] or "The compiler said nothing.",
+        try_="Make room, or keep images elsewhere: EDGEQ_STATE=DIRECTORY" if "No space left" in said else steps,
     )
     error.add_note(output)
     return error

@@ -14,6 +14,7 @@ from edgeq.boards import load_board
 from edgeq.boards.profile import Board
 from edgeq.errors import AnswerNo, BoardError, EdgeqError, InputError, OutputError, ToolError
 from edgeq.toolchain import build, find_compiler, read_manifest
+from edgeq.toolchain.build import _failure
 
 BARE = "virtual-m4"
 
@@ -221,3 +222,10 @@ def test_a_directory_of_somebody_else_is_left_alone(bundle: Path, tmp_path: Path
         build(bundle, load_board("host"), tmp_path / "out")
     assert caught.value.code == "output-not-ours"
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_full_disk_under_the_linker_is_told() -> None:
+    said = "ld: final link failed: No space left on device\ncollect2: error: ld returned 1 exit status\n"
+    error = _failure(said, load_board("host"), "gcc")
+    assert "No space left" in (error.why or "")
+    assert "EDGEQ_STATE" in error.try_[0]
