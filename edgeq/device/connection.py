@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from edgeq.boards import Board
-from edgeq.device.discover import find_port
+from edgeq.device.discover import ambiguous, fitting_ports
 from edgeq.device.flashed import load_flashed
 from edgeq.device.ports import DEFAULT_BAUD, open_port
 from edgeq.device.session import BoardFault, Session, Timing
@@ -14,6 +14,8 @@ from edgeq.device.virtual import PoweredBoard, power_on
 from edgeq.errors import DeviceError
 from edgeq.toolchain import Image
 
+_WHO_S = 3.0
+"""For an answer of each of several candidates: some boards restart when their port is opened."""
 _VIRTUAL = Timing(hello_s=10.0, reply_s=5.0, silence_s=180.0)
 """A counted layer of a large model takes long in an emulator, which reports progress between layers only; on a busy
 computer everything does. Nothing gets lost on the way to it, so asking again sooner would not help."""
@@ -38,7 +40,7 @@ def connect(board: Board, *, port: str | None = None, image: Image | None = None
             powered = stack.enter_context(power_on(board, image.elf))
             session = Session(powered.transport, timing=_VIRTUAL)
         else:
-            name = port if port is not None else find_port(board)
+            name = port if port is not None else _find(board)
             baud = board.link.baud or DEFAULT_BAUD
             session = Session(open_port(name, baud=baud), timing=Timing(baud=baud if board.link.baud else None))
             stack.callback(session.close)
@@ -56,6 +58,31 @@ def connect(board: Board, *, port: str | None = None, image: Image | None = None
             if explained is error:
                 raise
             raise explained from error
+
+
+def _find(board: Board) -> str:
+    """The port of `board`: by its USB ids, and where several fit by what answers there.
+
+    LinkError of `fitting_ports`; `port-ambiguous` with what each answers, if not exactly one says that it is the board.
+    """
+    ports = [found.port for found in fitting_ports(board)]
+    if len(ports) == 1:
+        return ports[0]
+    told = {port: _who(port, board) for port in ports}
+    ours = [port for port in ports if told[port] == board.id]
+    if len(ours) == 1:
+        return ours[0]
+    raise ambiguous(board, {port: f"says {who}" if who else "no answer" for port, who in told.items()})
+
+
+def _who(port: str, board: Board) -> str | None:
+    """The board that answers at `port`; None where nothing does."""
+    timing = Timing(hello_s=_WHO_S, baud=board.link.baud)
+    try:
+        with closing(Session(open_port(port, baud=board.link.baud or DEFAULT_BAUD), timing=timing)) as session:
+            return session.hello().board
+    except DeviceError:
+        return None
 
 
 def _nothing_flashed(board: Board) -> DeviceError:

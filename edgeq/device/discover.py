@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from edgeq.boards import Board, list_boards
@@ -77,33 +77,43 @@ def find_port(board: Board, *, loader: bool = False) -> str:
 
     LinkError `port-missing`, `port-ambiguous` with the candidates, `board-in-loader`.
     """
-    fitting = [port for port in find_ports([board]) if port.boards]
-    if not loader and board.link.usb_ids and fitting:
-        waiting, fitting = fitting, [port for port in fitting if port.role == APPLICATION]
-        if not fitting:
-            raise LinkError(
-                "board-in-loader",
-                f"The {board.name} at {waiting[0].port} is in its boot loader (or only its probe is there): "
-                "no model runs.",
-                where=waiting[0].port,
-                why=f"Its USB id is {waiting[0].usb_id}; EdgeQ's firmware has {' or '.join(board.link.usb_ids)}.",
-                try_=(f"Flash it: edgeq flash MODEL --board {board.id}", "Or press its reset button once."),
-            )
+    fitting = fitting_ports(board, loader=loader)
     if len(fitting) == 1:
         return fitting[0].port
-    if fitting:
+    raise ambiguous(board, {port.port: port.serial_number or port.usb_id or "" for port in fitting})
+
+
+def fitting_ports(board: Board, *, loader: bool = False) -> tuple[PortFound, ...]:
+    """The ports that the board's USB ids fit, at least one. LinkError `port-missing`, `board-in-loader`."""
+    fitting = [port for port in find_ports([board]) if port.boards]
+    if not fitting:
+        ids = f"Its USB ids are {', '.join(board.link.usb_ids)}." if board.link.usb_ids else None
         raise LinkError(
-            "port-ambiguous",
-            f"{len(fitting)} ports may be the {board.name}.",
-            where=", ".join(f"{port.port} ({port.serial_number or port.usb_id})" for port in fitting),
-            try_=[f"Choose one: --port {port.port}" for port in fitting],
+            "port-missing",
+            f"No port of this computer looks like the {board.name}.",
+            where=board.id,
+            why=ids or "Its profile has no USB id.",
+            try_=("Check the cable (it must carry data) and the power.", "Name the port: --port PORT (edgeq devices)"),
         )
+    running = [port for port in fitting if port.role == APPLICATION]
+    if loader or running or not board.link.usb_ids:
+        return tuple(fitting if loader or not board.link.usb_ids else running)
     raise LinkError(
-        "port-missing",
-        f"No port of this computer looks like the {board.name}.",
-        where=board.id,
-        why=f"Its USB ids are {', '.join(board.link.usb_ids)}." if board.link.usb_ids else "Its profile has no USB id.",
-        try_=("Check the cable (it must carry data) and the power.", "Name the port: --port PORT (edgeq devices)"),
+        "board-in-loader",
+        f"The {board.name} at {fitting[0].port} is in its boot loader (or only its probe is there): no model runs.",
+        where=fitting[0].port,
+        why=f"Its USB id is {fitting[0].usb_id}; EdgeQ's firmware has {' or '.join(board.link.usb_ids)}.",
+        try_=(f"Flash it: edgeq flash MODEL --board {board.id}", "Or press its reset button once."),
+    )
+
+
+def ambiguous(board: Board, candidates: Mapping[str, str]) -> LinkError:
+    """Several ports may be the board's: `candidates` are their names, and what is known of each."""
+    return LinkError(
+        "port-ambiguous",
+        f"{len(candidates)} ports may be the {board.name}.",
+        where=", ".join(f"{port} ({known})" for port, known in candidates.items()),
+        try_=[f"Choose one: --port {port}" for port in candidates],
     )
 
 

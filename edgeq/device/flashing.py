@@ -33,6 +33,7 @@ _UNVERIFIED = {
     "wrong-model",
     "agent-version",
     "port-missing",
+    "port-ambiguous",
     "port-lost",
     "board-in-loader",
 }

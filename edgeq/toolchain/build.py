@@ -189,7 +189,7 @@ def _failure(output: str, board: Board, program: str) -> EdgeqError:
         )
     said = "\n".join(
         line for line in output.splitlines() if not line.startswith("collect2:")
-    )  # behind the linker's own
+    )
     first = _FIRST_ERROR.search(said)
     steps = ("Run again with --debug to see the whole message.", "Write the bundle anew if its files were changed.")
     error = ToolError(

@@ -15,13 +15,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from glitchy_board import glitchy_board
 from test_flash_methods import image_for, install
+from tiny_bundle import write_tiny_bundle
 
 from edgeq.boards import load_board
-from edgeq.device import flash
+from edgeq.device import connect, flash, flashing
 from edgeq.device.discover import find_port
 from edgeq.device.methods import put
 from edgeq.errors import DeviceError, LinkError
+from edgeq.toolchain import build
 
 if sys.platform == "win32":
     pytest.skip("needs ptys", allow_module_level=True)
@@ -179,6 +182,30 @@ def test_a_board_in_its_boot_loader_runs_no_model(bus: Bus) -> None:
     assert find_port(NANO, loader=True) == "/dev/here"
 
 
+def test_what_answers_tells_one_of_several_ports(tmp_path: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boards with the same probe: the handshake knows; two of the same kind stay for the user to choose from."""
+    host = load_board("host")
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    ours = build(bundle, host.model_copy(update={"id": NANO.id}), tmp_path / "ours")
+    other = build(bundle, host.model_copy(update={"id": "other"}), tmp_path / "other")
+    monkeypatch.setattr("edgeq.device.connection._WHO_S", 1.0)
+    with glitchy_board(other.elf) as one, glitchy_board(ours.elf) as two, glitchy_board(ours.elf) as three:
+        bus.plug(one, APPLICATION)
+        bus.plug("/dev/gone", APPLICATION)
+        with pytest.raises(LinkError) as caught, connect(NANO):
+            pass
+        assert caught.value.code == "port-ambiguous"
+        assert caught.value.where == f"/dev/gone (no answer), {one} (says other)"
+        bus.plug(two, APPLICATION)
+        with connect(NANO) as session:
+            assert session.transport.name == two
+        bus.plug(three, APPLICATION)
+        with pytest.raises(LinkError) as caught, connect(NANO):
+            pass
+        assert (caught.value.where or "").count(NANO.id) == 2
+        assert f"Choose one: --port {three}" in caught.value.try_
+
+
 def test_a_volume_behind_a_touch(tmp_path: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     pico = load_board("raspberry-pi-pico")
     volume = tmp_path / "RPI-RP2"
@@ -200,12 +227,6 @@ def test_the_application_may_come_back_under_another_name(
     tmp_path: Path, tools: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flashed through the boot loader's port, which is gone then; a twin that is there all the time is not asked."""
-    from glitchy_board import glitchy_board
-    from tiny_bundle import write_tiny_bundle
-
-    from edgeq.device import flashing
-    from edgeq.toolchain import build
-
     bundle = write_tiny_bundle(tmp_path / "bundle")
     firmware = build(bundle, load_board("host"), tmp_path / "host")
     board = NANO.model_copy(update={"id": "host"})
