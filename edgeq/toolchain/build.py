@@ -187,9 +187,7 @@ def _failure(output: str, board: Board, program: str) -> EdgeqError:
         return _too_large(
             overflows[0][0], max(excess for region, excess in overflows if region == overflows[0][0]), board
         )
-    said = "\n".join(
-        line for line in output.splitlines() if not line.startswith("collect2:")
-    )
+    said = "\n".join(line for line in output.splitlines() if not line.startswith("collect2:"))
     first = _FIRST_ERROR.search(said)
     steps = ("Run again with --debug to see the whole message.", "Write the bundle anew if its files were changed.")
     error = ToolError(
