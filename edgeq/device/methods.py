@@ -57,8 +57,7 @@ def put(image: Image, board: Board, port: str | None) -> None:
     """Write `image` onto `board` by the method that its profile names.
 
     BoardError `flash-method-missing`; ToolError `flash-tool-missing`, `flash-not-begun`, `wrong-chip` (the board is as
-    it was),
-    `flash-failed` (it may not be); DeviceError `loader-missing`, `uf2-volume-missing`, `uf2-volume-ambiguous`.
+    it was), `flash-failed` (it may not be); DeviceError `loader-missing`, `uf2-volume-missing`, `uf2-volume-ambiguous`.
     """
     method = board.flash.method
     if method == "uf2":

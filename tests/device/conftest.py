@@ -1,9 +1,10 @@
-"""Fixtures of the tests against Linux boards."""
+"""Fixtures of the tests against boards: Linux ones behind sshd, and Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -128,3 +129,11 @@ def make(ssh_root: Path, client: Client, pushed: tuple[SshBoard, Any], package: 
     for board in boards:
         board.stop()
         shutil.rmtree(board.root, ignore_errors=True)
+
+
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """SIGINT interrupts here and in processes started from here; whoever runs tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

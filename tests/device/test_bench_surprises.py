@@ -175,6 +175,7 @@ def test_other_compilers_and_flags_are_noted(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.usefixtures("control_c")
 def test_control_c_does_not_wait_for_all_boards() -> None:
     """Each would measure for a minute; both hear of it with their next sign of progress."""
     running = threading.Barrier(3)

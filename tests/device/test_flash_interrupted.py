@@ -162,6 +162,7 @@ def test_power_cut_under_the_real_stm32loader(tmp_path: Path, tools: Path) -> No
     assert not other.flash
 
 
+@pytest.mark.usefixtures("control_c")
 def test_control_c_while_it_writes(tmp_path: Path, tools: Path) -> None:
     """As a terminal sends it, to the whole group: exit status 130, and a word about the flash."""
     bundle = write_tiny_bundle(tmp_path / "bundle")
